@@ -1,0 +1,1 @@
+"""Decides. Intake (Faust) -> core (aiokafka); lifecycle, policy and classification are pure."""

@@ -1,0 +1,67 @@
+"""Intake as a role: the world, a speaker, the Faust app and the sweep, in a process of their own."""
+
+import asyncio
+import time
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from broker.intake.facts import Catalog, FactSource
+from broker.intake.speaking import Desk
+from broker.intake.sweep import Sweep
+from schemas import topics
+from streams.health import Health
+from streams.producing import Speaker
+from streams.settings import Settings
+from streams.worlds import WorldView
+
+
+class IntakeSettings(BaseSettings):
+    """What only intake is told."""
+
+    model_config = SettingsConfigDict(env_prefix="KEYTURN_INTAKE_", frozen=True, extra="ignore")
+
+    catalog: Path | None = Field(None, description="YAML of resources: environment, classification, owner.")
+    sweep_seconds: float = Field(10.0, gt=0, description="How often records without an answer are looked for.")
+
+
+def clock() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+async def run(settings: Settings, health: Health, stop: asyncio.Event, intake: IntakeSettings | None = None) -> None:
+    """Serve until `stop`."""
+    from broker.intake import topology  # noqa: PLC0415 - importing Faust parses sys.argv: only in this process
+
+    own = intake or IntakeSettings()
+    sources: list[FactSource] = [Catalog(own.catalog)] if own.catalog else []
+    health.waits_for("world", "reading the live documents")
+    async with WorldView(settings) as view, Speaker(settings) as speaker:
+        health.has("world")
+        partitions = await speaker.partitions(settings.names.of(topics.INTENTS))
+        desk = Desk(settings, speaker, lambda: view.world, sources, clock, partitions)
+        app = topology.build(settings, desk.answer, lambda: health.has("faust"))
+        health.waits_for("faust", "joining the group")
+        sweeping = asyncio.create_task(Sweep(settings, desk.answer, clock).run(stop, own.sweep_seconds))
+        await app.start()
+        try:
+            while not stop.is_set():
+                await _until_any(stop, sweeping)
+                view.require_alive()
+                if sweeping.done() and not stop.is_set():
+                    sweeping.result()
+                    raise RuntimeError("the sweep ended by itself")
+                if app.crashed:
+                    raise RuntimeError("Faust crashed") from app.crash_reason
+        finally:
+            stop.set()
+            await app.stop()
+            await sweeping
+
+
+async def _until_any(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({stopping, task}, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()

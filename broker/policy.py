@@ -1,0 +1,364 @@
+"""What policy says of an intent. Pure: no I/O, no clock; any evaluation error is a deny (law 6).
+
+Cedar evaluates, with a strict schema made from the manifests, so that a misspelt attribute is refused when a policy
+is loaded and not skipped when it matters. Annotations carry the obligations. All matching rules are combined, so
+that a rule can only tighten: union of seats, highest risk, strongest assurance, shortest time. No rule is a deny.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+import cedarpy
+
+from schemas import assurance, seats
+from schemas.canonical import Json
+from schemas.records import (
+    Assurance,
+    Classification,
+    Effect,
+    Fact,
+    Intent,
+    Plan,
+    Requirement,
+    Risk,
+    Seat,
+)
+from schemas.snapshots import Manifest, ManifestAction, Manifests, Policies
+
+FACTS: Final[Mapping[str, str]] = {
+    "classification": "String",
+    "environment": "String",
+    "owner": "String",
+}
+"""The facts a policy can rest on, and their Cedar types. One that is missing or late is in `context.unknown`."""
+
+RISKS: Final = (Risk.LOW, Risk.MEDIUM, Risk.HIGH, Risk.CRITICAL)
+EFFECTS: Final = (Effect.PERMIT, Effect.REQUIRE_APPROVAL, Effect.DENY)
+DEFAULT_WITHIN: Final = 3600
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_KNOWN: Final = frozenset({"id", "risk", "approvers", "quorum", "assurance", "within", "automatic", "description"})
+_MEASURES: Final = {"integer": "Long", "string": "String", "boolean": "Boolean"}
+
+Attribute: TypeAlias = "dict[str, str | bool | Attribute | dict[str, Attribute]]"
+
+
+class PolicyError(ValueError):
+    """A policy that cannot come into force; the message names the statement by line and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obligation:
+    """What one rule asks for when it matches."""
+
+    rule: str
+    risk: Risk
+    seats: tuple[Seat, ...]
+    assurance: Assurance
+    within: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rulebook:
+    """Parsed policies and the schema they were checked against. Immutable handles: swap a reference to reload."""
+
+    policies: cedarpy.PolicySet
+    schema: cedarpy.Schema
+    obligations: Mapping[str, Obligation]
+    #: Names of forbids, by Cedar's policy id.
+    denials: Mapping[str, str]
+
+
+# ---------------------------------------------------------------- loading
+
+
+def load(cedar: str, executors: Iterable[Manifest]) -> Rulebook:
+    """The rulebook of this Cedar text. PolicyError, with the line, for anything that is not exactly meant."""
+    schema_text = json.dumps(schema_for(executors))
+    _require_statements_parse(cedar)
+    try:
+        parsed = json.loads(cedarpy.policies_to_json_str(cedar))["staticPolicies"]
+        policies = cedarpy.PolicySet.from_str(cedar)
+    except ValueError as exc:
+        raise PolicyError(f"not Cedar: {exc}") from exc
+    obligations: dict[str, Obligation] = {}
+    denials: dict[str, str] = {}
+    names: set[str] = set()
+    for policy_id, policy in parsed.items():
+        annotations: dict[str, str] = policy.get("annotations", {})
+        name = _name(annotations, policy_id, names)
+        if policy["effect"] == "forbid":
+            denials[policy_id] = name
+        else:
+            obligations[policy_id] = _obligation(name, annotations)
+    result = cedarpy.validate_policies(cedar, schema_text)
+    if not result.validation_passed:
+        first = result.errors[0]
+        name = obligations[first.policy_id].rule if first.policy_id in obligations else denials.get(first.policy_id, "")
+        raise PolicyError(f"@id({name!r}): {first.error}")
+    return Rulebook(policies, cedarpy.Schema.from_json_str(schema_text), obligations, denials)
+
+
+@lru_cache(maxsize=8)
+def _load_cached(cedar: str, manifests: bytes) -> Rulebook | PolicyError:
+    try:
+        return load(cedar, Manifests.from_bytes(manifests).executors)
+    except PolicyError as exc:
+        return exc
+
+
+def rulebook(policies: Policies, manifests: Manifests) -> Rulebook:
+    """The rulebook in force, parsed once. PolicyError when the policy does not fit the manifests in force."""
+    found = _load_cached(policies.cedar, manifests.to_bytes())
+    if isinstance(found, PolicyError):
+        raise found
+    return found
+
+
+def schema_for(executors: Iterable[Manifest]) -> dict[str, object]:
+    """The strict Cedar schema: one action a manifest action, its parameters and measures as typed attributes."""
+    return {
+        "": {
+            "entityTypes": {"Agent": {}, "Person": {}, "Resource": {}},
+            "actions": {
+                action.name: {
+                    "appliesTo": {
+                        "principalTypes": ["Agent", "Person"],
+                        "resourceTypes": ["Resource"],
+                        "context": {"type": "Record", "attributes": _context_shape(action)},
+                    }
+                }
+                for manifest in executors
+                for action in manifest.actions
+            },
+        }
+    }
+
+
+def _context_shape(action: ManifestAction) -> dict[str, object]:
+    properties: dict[str, dict[str, object]] = action.parameters.get("properties", {})
+    required = set(action.parameters.get("required", ()))
+    facts = {name: {"type": kind, "required": False} for name, kind in FACTS.items()}
+    measures = {name: {"type": _MEASURES[kind], "required": False} for name, kind in action.measures.items()}
+    return {
+        "properties": {
+            "type": "Record",
+            "attributes": {
+                name: _property_shape(shape, action.name, name) | {"required": name in required}
+                for name, shape in properties.items()
+            },
+        },
+        "resource_type": {"type": "String", "required": True},
+        "resource_id": {"type": "String", "required": True},
+        "facts": {"type": "Record", "attributes": facts},
+        "unknown": {"type": "Set", "element": {"type": "String"}, "required": True},
+        "hour": {"type": "Long", "required": True},
+        "weekday": {"type": "Long", "required": True},
+        "plan": {
+            "type": "Record",
+            "required": False,
+            "attributes": {"reversibility": {"type": "String", "required": True}, **measures},
+        },
+    }
+
+
+def _property_shape(shape: Mapping[str, object], action: str, name: str) -> dict[str, object]:
+    match shape.get("type"):
+        case "string":
+            return {"type": "String"}
+        case "integer":
+            return {"type": "Long"}
+        case "boolean":
+            return {"type": "Boolean"}
+        case "array":
+            items = shape.get("items")
+            return {"type": "Set", "element": _property_shape(items if isinstance(items, dict) else {}, action, name)}
+        case other:
+            raise PolicyError(
+                f"{action}: parameter {name!r} has type {other!r}; known: string, integer, boolean, array"
+            )
+
+
+def _require_statements_parse(cedar: str) -> None:
+    """Cedar's parser gives no position: parse statement by statement, and report the line."""
+    line = 1
+    for statement in re.split(r"(?<=;)", cedar):
+        leading = len(statement) - len(statement.lstrip())
+        at = line + statement[:leading].count("\n")
+        line += statement.count("\n")
+        if not _without_comments(statement).strip():
+            continue
+        try:
+            cedarpy.PolicySet.from_str(statement)
+        except ValueError as exc:
+            # A semicolon inside a string or comment splits too early; the whole text then decides.
+            try:
+                cedarpy.PolicySet.from_str(cedar)
+            except ValueError:
+                raise PolicyError(f"line {at}: {exc}") from exc
+            return
+
+
+def _without_comments(text: str) -> str:
+    return re.sub(r"//[^\n]*", "", text)
+
+
+def _name(annotations: Mapping[str, str], policy_id: str, names: set[str]) -> str:
+    name = annotations.get("id", "")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
+        raise PolicyError(
+            f'{policy_id}: every rule needs @id("…") of lower-case letters, digits, - and _; got {name!r}'
+        )
+    if name in names:
+        raise PolicyError(f"@id({name!r}) is used twice")
+    names.add(name)
+    if unknown := sorted(set(annotations) - _KNOWN):
+        raise PolicyError(f"@id({name!r}): unknown annotation @{unknown[0]}; known: {', '.join(sorted(_KNOWN))}")
+    return name
+
+
+def _obligation(name: str, annotations: Mapping[str, str]) -> Obligation:
+    """A permit says who approves, or says in so many words that nobody does: forgetting is no permission."""
+    if ("approvers" in annotations) == ("automatic" in annotations):
+        raise PolicyError(
+            f'@id({name!r}): a permit needs either @approvers("group:… oncall:…") or @automatic("why nobody is asked")'
+        )
+    try:
+        return Obligation(
+            rule=name,
+            risk=Risk(annotations.get("risk", Risk.MEDIUM)),
+            seats=_seats(annotations),
+            assurance=Assurance(annotations.get("assurance", Assurance.CHANNEL)),
+            within=_seconds(annotations.get("within", f"{DEFAULT_WITHIN}s")),
+        )
+    except ValueError as exc:
+        raise PolicyError(f"@id({name!r}): {exc}") from exc
+
+
+def _seats(annotations: Mapping[str, str]) -> tuple[Seat, ...]:
+    groups = annotations.get("approvers", "").split()
+    counts = annotations.get("quorum", " ".join("1" for _ in groups)).split()
+    if len(groups) != len(counts) or len(set(groups)) != len(groups):
+        raise ValueError("@quorum gives one number for each distinct group of @approvers, in the same order")
+    return tuple(Seat(of=group, count=int(count)) for group, count in zip(groups, counts, strict=True))
+
+
+def _seconds(text: str) -> int:
+    match = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
+    if match is None:
+        raise ValueError(f"@within({text!r}): write a number and s, m, h or d, like 15m")
+    return min(int(match[1]) * _UNITS[match[2]], 30 * 86400)
+
+
+# ---------------------------------------------------------------- evaluating
+
+
+def evaluate(book: Rulebook, intent: Intent, facts: Iterable[Fact], plan: Plan | None, log_time: int) -> Classification:
+    """What these rules say of this intent, with the plan's measures once there is a plan."""
+    known = {fact.name: fact.value for fact in facts if fact.value is not None and fact.name in FACTS}
+    unknown = sorted(set(FACTS) - set(known))
+    request = {
+        "principal": _entity("Agent" if intent.subject.type == "agent" else "Person", intent.subject.id),
+        "action": _entity("Action", intent.action.name),
+        "resource": _entity("Resource", f"{intent.resource.type}/{intent.resource.id}"),
+        "context": _context(intent, known, unknown, plan, log_time),
+    }
+    answer = cedarpy.is_authorized(request, book.policies, "[]", schema=book.schema)
+    # Cedar skips a policy that errs and may still allow: an error, or no decision, is a deny.
+    if answer.diagnostics.errors or answer.decision is cedarpy.Decision.NoDecision:
+        return deny("policy_error", f"policy could not be evaluated: {'; '.join(answer.diagnostics.errors)[:500]}")
+    reasons = sorted(answer.diagnostics.reasons)
+    if not answer.allowed:
+        if not reasons:
+            return deny("no_rule", "no rule permits this")
+        return Classification(
+            effect=Effect.DENY,
+            risk=Risk.CRITICAL,
+            rules=tuple(sorted(book.denials[policy_id] for policy_id in reasons)),
+            reason="a rule forbids this",
+        )
+    combined = _combine(book.obligations[policy_id] for policy_id in reasons)
+    return _raised(combined, unknown) if unknown else combined
+
+
+def deny(rule: str, reason: str) -> Classification:
+    """A denial that rests on no rule of the policy."""
+    return Classification(effect=Effect.DENY, risk=Risk.CRITICAL, rules=(rule,), reason=reason)
+
+
+def stricter(first: Classification, second: Classification) -> Classification:
+    """Both at once: the harder effect, all seats, the highest risk, the strongest assurance, the shortest time."""
+    effect = max(first.effect, second.effect, key=EFFECTS.index)
+    requirements = [each.requirement for each in (first, second) if each.requirement is not None]
+    requirement = None
+    if effect is Effect.REQUIRE_APPROVAL:
+        requirement = requirements[0]
+        for other in requirements[1:]:
+            requirement = Requirement(
+                seats=seats.combine(requirement.seats, other.seats),
+                assurance=max(requirement.assurance, other.assurance, key=assurance.rank),
+                within=min(requirement.within, other.within),
+            )
+    reason = next((each.reason for each in (first, second) if each.effect is effect and each.reason), None)
+    return Classification(
+        effect=effect,
+        risk=max(first.risk, second.risk, key=RISKS.index),
+        rules=tuple(sorted({*first.rules, *second.rules})),
+        requirement=requirement,
+        reason=reason,
+    )
+
+
+def _combine(obligations: Iterable[Obligation]) -> Classification:
+    found = tuple(obligations)
+    wanted: tuple[Seat, ...] = ()
+    for each in found:
+        wanted = seats.combine(wanted, each.seats)
+    requirement = None
+    if wanted:
+        requirement = Requirement(
+            seats=wanted,
+            assurance=max((each.assurance for each in found), key=assurance.rank),
+            within=min(each.within for each in found),
+        )
+    return Classification(
+        effect=Effect.REQUIRE_APPROVAL if requirement else Effect.PERMIT,
+        risk=max((each.risk for each in found), key=RISKS.index),
+        rules=tuple(sorted(each.rule for each in found)),
+        requirement=requirement,
+    )
+
+
+def _raised(found: Classification, unknown: list[str]) -> Classification:
+    """An unknown fact can only raise the class: nothing runs without people on it, and the risk is high at least."""
+    if found.effect is Effect.PERMIT:
+        return deny("unknown_fact", f"unknown: {', '.join(unknown)}; no rule asks people in that case")
+    return found.model_copy(update={"risk": max(found.risk, Risk.HIGH, key=RISKS.index)})
+
+
+def _context(
+    intent: Intent, known: Mapping[str, Json], unknown: list[str], plan: Plan | None, log_time: int
+) -> dict[str, object]:
+    context: dict[str, object] = {
+        "properties": {
+            name: list(value) if isinstance(value, tuple) else value for name, value in intent.action.properties.items()
+        },
+        "resource_type": intent.resource.type,
+        "resource_id": intent.resource.id,
+        "facts": dict(known),
+        "unknown": unknown,
+        # UTC, from the log time of the input (law 5); Monday is 1, as in ISO 8601.
+        "hour": log_time // 3_600_000 % 24,
+        "weekday": (log_time // 86_400_000 + 3) % 7 + 1,
+    }
+    if plan is not None:
+        context["plan"] = {"reversibility": plan.reversibility.value, **plan.measures}
+    return context
+
+
+def _entity(kind: str, name: str) -> str:
+    # Cedar's entity literals take JSON's escapes; identifiers hold no control characters.
+    return f"{kind}::{json.dumps(name, ensure_ascii=False)}"

@@ -1,0 +1,151 @@
+"""What every record is: frozen, closed, strict, versioned, and one sequence of bytes.
+
+`Part` is a piece of a record, `Record` a whole value of a topic. A record type carries its version in its name
+(`keyturn.intent.v1`); unknown fields are refused (law 6); an absent member is the only way to say nothing.
+"""
+
+import builtins
+import unicodedata
+from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from schemas import canonical, signing
+from schemas.canonical import Json
+
+INVISIBLE: Final = frozenset("\u3164\u115f\u1160\uffa0\u2800\u034f\ufe0f\u17b4\u17b5") | frozenset(
+    map(chr, range(0xE0100, 0xE01F0))
+)
+"""Letters and marks that print as nothing though Unicode calls them neither format nor control characters."""
+
+
+def _require_plain(text: str) -> str:
+    for char in text:
+        if char in INVISIBLE or unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
+            raise ValueError(f"U+{ord(char):04X} is not accepted in an identifier: control, bidi or invisible")
+    return text
+
+
+NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+"""A person, agent, group, rota, executor: `[a-z0-9][a-z0-9_-]{0,62}`."""
+RealmName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+"""One installation. Inside every signature."""
+ActionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,30}\.[a-z][a-z0-9_]{0,62}$")]
+"""`<executor>.<verb>`: the part before the dot is the executor that performs it."""
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 of canonical bytes."""
+KeyId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Signature = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{86}==$")]
+IntentId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}\.[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+InstanceId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,126}$")]
+"""One life of one executor process."""
+Instant = Annotated[int, Field(ge=0, le=canonical.MAX_INT)]
+"""Milliseconds since the Unix epoch, UTC: what Kafka's log time is."""
+Seconds = Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
+Count = Annotated[int, Field(ge=0, le=canonical.MAX_INT)]
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_require_plain)]
+"""A thing in the world (a bucket, an ARN, an account): NFC, no control, bidi or invisible characters."""
+Prose = Annotated[str, StringConstraints(max_length=2000)]
+"""Somebody's words. Shown as literal text, labelled and bounded; never parsed."""
+MemberName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$")]
+Scalar = bool | int | str
+
+
+class Part(BaseModel):
+    """A piece of a record: frozen, closed, strict."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64"
+    )
+
+    def to_json(self) -> dict[str, Json]:
+        """The members as canonical JSON values.
+
+        What equals its default is left out, so that a new optional member changes no old bytes.
+        """
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+class RecordError(ValueError):
+    """The bytes are not this record; the message names the field."""
+
+
+class Record(Part):
+    """A whole value of a topic. Subclasses name their type with its version, and their cap in bytes."""
+
+    TYPE: ClassVar[str]
+    MAX_BYTES: ClassVar[int] = canonical.MAX_BYTES
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes. Raises RecordError when they exceed the type's cap."""
+        data = canonical.encode(self.to_json())
+        if len(data) > self.MAX_BYTES:
+            raise RecordError(f"{self.TYPE} of {len(data)} bytes; at most {self.MAX_BYTES} are accepted")
+        return data
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical bytes."""
+        return canonical.digest(self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The record whose canonical bytes are exactly `data`; RecordError, with the field, for anything else."""
+        try:
+            record = cls.from_json(canonical.decode(data, max_bytes=cls.MAX_BYTES))
+        except canonical.CanonicalError as exc:
+            raise RecordError(f"{cls.TYPE}: {exc}") from exc
+        # A default spelt out is another spelling of the same record: one record, one sequence of bytes (law 1).
+        if record.to_bytes() != data:
+            raise RecordError(f"{cls.TYPE}: an optional member is spelt out with its default; leave it out")
+        return record
+
+    @classmethod
+    def from_json(cls, members: dict[str, Json]) -> Self:
+        """The record with these members, which must already be canonical JSON values."""
+        try:
+            # JSON mode: tuples come from arrays and enums from strings, everything else stays strict.
+            return cls.model_validate_json(canonical.encode(members))
+        except ValidationError as exc:
+            first = exc.errors(include_url=False)[0]
+            place = ".".join(str(step) for step in first["loc"]) or "$"
+            raise RecordError(f"{cls.TYPE}: {place}: {first['msg']}") from exc
+
+
+R = TypeVar("R", bound=Record)
+
+
+class Statement(Part):
+    """A signed record inside another: its type, its members, who signed and how.
+
+    Because the members are canonical, re-encoding them gives the bytes that were signed; so a statement stays
+    readable where it is embedded and can be verified by whoever finds it.
+    """
+
+    type: Annotated[str, StringConstraints(pattern=r"^keyturn\.[a-z-]+\.v[1-9][0-9]*$")]
+    body: dict[str, Any]
+    keyid: KeyId
+    sig: Signature
+
+    @property
+    def value(self) -> bytes:
+        """The bytes that were signed."""
+        return canonical.encode(self.body)
+
+    @property
+    def digest(self) -> str:
+        """The digest of the signed record."""
+        return canonical.digest(self.value)
+
+    def read(self, kind: builtins.type[R]) -> R:
+        """The record inside; RecordError if it is of another type or malformed."""
+        if self.type != kind.TYPE:
+            raise RecordError(f"expected {kind.TYPE}, found {self.type}")
+        return kind.from_bytes(self.value)
+
+
+def state(record: Record, signer: signing.Signer, realm: str) -> Statement:
+    """`record` signed by `signer`, ready to be embedded."""
+    sig = signing.sign(signer, realm, record.TYPE, record.to_bytes())
+    return Statement(type=record.TYPE, body=record.to_json(), keyid=signer.keyid, sig=sig)

@@ -1,0 +1,137 @@
+"""The live documents at the versions in force, and how a new version comes into force. No I/O, no clock.
+
+A snapshot counts when enough pinned root keys signed it (a roster: or a key the directory allows), it is exactly the
+next version, and it names its predecessor's digest. Whoever reads the same topics has the same world.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final
+
+from schemas.authority import Authority
+from schemas.record import RecordError, Statement
+from schemas.records import Refusal, Versions
+from schemas.signing import KeyRing
+from schemas.snapshots import Directory, Manifests, Policies, Roster, Snapshot
+
+RULES: Final = "rules-1"
+"""The version of the rules in code that a decision rests on; changes when the same inputs may answer differently."""
+
+SNAPSHOTS: Final[tuple[type[Snapshot], ...]] = (Directory, Roster, Policies, Manifests)
+
+
+class SnapshotError(ValueError):
+    """A snapshot that does not come into force; the message says why."""
+
+    def __init__(self, refusal: Refusal, reason: str) -> None:
+        super().__init__(reason)
+        self.refusal = refusal
+
+
+@dataclass(frozen=True)
+class World:
+    """What is in force. Directory and roster keep every version: circles are unions over them."""
+
+    realm: str
+    #: Pinned public root keys (base64) by key id. They get here by settings, never by Kafka.
+    roots: tuple[tuple[str, str], ...]
+    directories: tuple[Directory, ...] = ()
+    rosters: tuple[Roster, ...] = ()
+    policies: Policies | None = None
+    manifests: Manifests | None = None
+    digests: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def directory(self) -> Directory | None:
+        """The directory in force."""
+        return self.directories[-1] if self.directories else None
+
+    @cached_property
+    def authority(self) -> Authority:
+        """Keys of the directory in force; of an empty one before the first."""
+        return Authority(self.realm, self.directory or Directory(version=1))
+
+    @property
+    def versions(self) -> Versions:
+        """What is in force, by number; 0 where there is nothing yet."""
+        return Versions(
+            directory=len(self.directories),
+            roster=len(self.rosters),
+            policies=self.policies.version if self.policies else 0,
+            manifests=self.manifests.version if self.manifests else 0,
+            rules=RULES,
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is a directory, a policy and a manifest to decide with."""
+        return bool(self.directories and self.policies and self.manifests)
+
+    def directories_between(self, first: int, last: int) -> Iterable[Directory]:
+        """Every directory version first..last."""
+        return self.directories[max(first, 1) - 1 : last]
+
+    def with_snapshot(self, statement: Statement, log_time: int) -> "World":
+        """The world after this signed snapshot. SnapshotError, and no change, when it does not come into force."""
+        snapshot = self._read(statement)
+        self._require_signature(statement, log_time)
+        self._require_successor(snapshot)
+        digests = tuple(sorted({**dict(self.digests), snapshot.TYPE: statement.digest}.items()))
+        match snapshot:
+            case Directory():
+                return replace(self, directories=(*self.directories, snapshot), digests=digests)
+            case Roster():
+                return replace(self, rosters=(*self.rosters, snapshot), digests=digests)
+            case Policies():
+                return replace(self, policies=snapshot, digests=digests)
+            case Manifests():
+                return replace(self, manifests=snapshot, digests=digests)
+            case _:
+                raise SnapshotError(Refusal.MALFORMED, f"{statement.type} is not a live document")
+
+    def version_of(self, kind: type[Snapshot]) -> int:
+        """The version in force of one kind of snapshot."""
+        versions = self.versions
+        by_kind: dict[type[Snapshot], int] = {
+            Directory: versions.directory,
+            Roster: versions.roster,
+            Policies: versions.policies,
+            Manifests: versions.manifests,
+        }
+        return by_kind[kind]
+
+    def _read(self, statement: Statement) -> Snapshot:
+        for kind in SNAPSHOTS:
+            if statement.type == kind.TYPE:
+                try:
+                    return statement.read(kind)
+                except RecordError as exc:
+                    raise SnapshotError(Refusal.MALFORMED, str(exc)) from exc
+        raise SnapshotError(Refusal.MALFORMED, f"{statement.type} is not a live document")
+
+    def _require_signature(self, statement: Statement, log_time: int) -> None:
+        """DESIGN §7: the root keys are pinned by every role; a roster may also come from a sync's key."""
+        if self._ring.verifies(self.realm, statement.type, statement.value, statement.keyid, statement.sig):
+            return
+        if statement.type == Roster.TYPE and self.authority.refuses(statement, log_time) is None:
+            return
+        raise SnapshotError(
+            Refusal.BAD_SIGNATURE, f"{statement.type}: not signed by a pinned root key; see KEYTURN_ROOT_KEYS"
+        )
+
+    @cached_property
+    def _ring(self) -> KeyRing:
+        return KeyRing(dict(self.roots))
+
+    def _require_successor(self, snapshot: Snapshot) -> None:
+        """T16: versions only grow, and each names the one before it: no roll-back, no fork."""
+        in_force = self.version_of(type(snapshot))
+        if snapshot.version != in_force + 1:
+            raise SnapshotError(
+                Refusal.STALE_WORLD, f"{snapshot.TYPE} version {snapshot.version} after version {in_force}"
+            )
+        if snapshot.previous != dict(self.digests).get(snapshot.TYPE):
+            raise SnapshotError(
+                Refusal.CONFLICT, f"{snapshot.TYPE} version {snapshot.version} names another predecessor"
+            )

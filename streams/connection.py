@@ -1,0 +1,115 @@
+"""One way to reach Kafka: authenticated, `acks=all`, read-committed, and clear about what is wrong.
+
+aiokafka shows a topic that a principal may not describe as *empty*, without an exception: so every reader asks for
+its partitions by name first (`require_partitions`).
+"""
+
+import logging
+import ssl
+from collections.abc import Iterable
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.producer import sender as _sender
+
+from streams.errors import ConnectionRefusedByKafkaError, TopicMissingError
+from streams.settings import Settings
+
+BACK_TO_BACK_SECONDS: Final = 0.001
+MAX_BATCH_BYTES: Final = 512 * 1024
+MAX_REQUEST_BYTES: Final = 1024 * 1024
+SCRAM: Final = "SCRAM-SHA-512"
+
+
+def client_arguments(settings: Settings) -> dict[str, Any]:
+    """What every aiokafka client is given."""
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": settings.kafka.split(","),
+        "security_protocol": settings.kafka_security,
+        "retry_backoff_ms": 5,
+    }
+    if settings.kafka_security.startswith("SASL"):
+        arguments |= {
+            "sasl_mechanism": SCRAM,
+            "sasl_plain_username": settings.kafka_username,
+            "sasl_plain_password": settings.password,
+        }
+    if settings.kafka_security.endswith("SSL"):
+        context = ssl.create_default_context(cafile=str(settings.kafka_ca_file) if settings.kafka_ca_file else None)
+        if settings.kafka_certificate_file is not None:
+            context.load_cert_chain(settings.kafka_certificate_file)
+        arguments["ssl_context"] = context
+    return arguments
+
+
+def producer(settings: Settings, *, transactional_id: str | None = None) -> AIOKafkaProducer:
+    """An idempotent producer, or a transactional one. Not started."""
+    # After a commit the next AddPartitions is told CONCURRENT_TRANSACTIONS; aiokafka's hard-coded 20 ms wait would be
+    # most of a small transaction (docs/adr/0001).
+    _sender.BACKOFF_OVERRIDE = BACK_TO_BACK_SECONDS
+    arguments = client_arguments(settings) | {
+        "acks": "all",
+        "max_batch_size": MAX_BATCH_BYTES,
+        "max_request_size": MAX_REQUEST_BYTES,
+        "linger_ms": 0,
+        "request_timeout_ms": 30_000,
+    }
+    if transactional_id is None:
+        return AIOKafkaProducer(enable_idempotence=True, **arguments)
+    return AIOKafkaProducer(transactional_id=transactional_id, transaction_timeout_ms=10_000, **arguments)
+
+
+def reader(settings: Settings, *, group: str | None = None, **more: Any) -> AIOKafkaConsumer:
+    """A read-committed consumer that never commits by itself. Not started."""
+    arguments = client_arguments(settings) | {
+        "isolation_level": "read_committed",
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none" if group is None else "earliest",
+        "fetch_max_wait_ms": 250,
+        "max_partition_fetch_bytes": 4 * 1024 * 1024,
+    }
+    return AIOKafkaConsumer(group_id=group, **(arguments | more))
+
+
+async def start(client: AIOKafkaConsumer | AIOKafkaProducer, settings: Settings) -> None:
+    """Start a client; a refusal says what to check."""
+    try:
+        await client.start()
+    except KafkaConnectionError as exc:
+        await client.stop()
+        raise ConnectionRefusedByKafkaError(
+            f"no connection to Kafka at {settings.kafka} as {settings.kafka_username}: check that it runs, the "
+            f"password, and KEYTURN_KAFKA_SECURITY ({settings.kafka_security}): {exc}"
+        ) from exc
+    except KafkaError:
+        await client.stop()
+        raise
+
+
+async def require_partitions(client: AIOKafkaConsumer, topics: Iterable[str]) -> dict[str, int]:
+    """The number of partitions of each topic. TopicMissingError when one can't be seen."""
+    found: dict[str, int] = {}
+    cluster = client._client  # noqa: SLF001 - the consumer has no public way to ask for a topic it isn't subscribed to
+    for topic in topics:
+        cluster.add_topic(topic)
+    await cluster.force_metadata_update()
+    for topic in topics:
+        partitions = client.partitions_for_topic(topic)
+        if not partitions:
+            raise TopicMissingError(
+                f"{topic}: not there, or this principal may not describe it; run `keyturn topics check`"
+            )
+        found[topic] = len(partitions)
+    return found
+
+
+def places(topic: str, partitions: int) -> list[TopicPartition]:
+    """Every partition of a topic."""
+    return [TopicPartition(topic, partition) for partition in range(partitions)]
+
+
+def quiet_client_logs() -> None:
+    """aiokafka logs two errors per 100 ms per dead broker; what matters reaches us as exceptions."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)

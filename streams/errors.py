@@ -1,0 +1,33 @@
+"""What can break between us and Kafka. Every one of these ends the process; the supervisor starts it again.
+
+StreamError
+├── ConnectionRefusedByKafkaError   wrong password, no such host, TLS
+├── TopicMissingError               not provisioned, or the principal may not see it
+├── GapError                        an input's offset is not the position its reader owns (law 11)
+├── NumberGapError                  a transactional topic's `n` jumped (law 11)
+└── LostPositionError               a position lies outside what the log still holds
+"""
+
+
+class StreamError(Exception):
+    """Kafka did not do what we rest on."""
+
+
+class ConnectionRefusedByKafkaError(StreamError):
+    """No connection: the text says what to check."""
+
+
+class TopicMissingError(StreamError):
+    """The topic is not there, or this principal may not describe it: to a reader both look empty."""
+
+
+class GapError(StreamError):
+    """An offset above the owned position came twice in a row: records are missing."""
+
+
+class NumberGapError(StreamError):
+    """The gap-free number of a transactional topic jumped."""
+
+
+class LostPositionError(StreamError):
+    """The owned position is outside [log start, log end]."""

@@ -1,0 +1,74 @@
+"""`/livez`: the loop turns. `/readyz`: the role serves; if not, it says what it waits for. Loopback only."""
+
+import asyncio
+import contextlib
+import json
+from typing import Final
+
+MAX_REQUEST: Final = 4096
+TIMEOUT_SECONDS: Final = 5
+
+
+class Health:
+    """A role's state, and the tiny HTTP/1.0 server that shows it. `async with`."""
+
+    def __init__(self, port: int) -> None:
+        """`port` 0 takes a free one; see `port`."""
+        self._wanted = port
+        self._server: asyncio.Server | None = None
+        self._waiting: dict[str, str] = {"start": "starting"}
+        self.port = port
+
+    def waits_for(self, what: str, why: str) -> None:
+        """Not ready while `what` is on the list."""
+        self._waiting[what] = why
+        self._waiting.pop("start", None)
+
+    def has(self, what: str) -> None:
+        """`what` is there now."""
+        self._waiting.pop(what, None)
+        self._waiting.pop("start", None)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing is waited for."""
+        return not self._waiting
+
+    async def __aenter__(self) -> "Health":
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", self._wanted)
+        self.port = int(self._server.sockets[0].getsockname()[1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                request = (await reader.readuntil(b"\r\n"))[:MAX_REQUEST]
+                while (await reader.readuntil(b"\r\n")) != b"\r\n":
+                    pass
+                status, body = self._page(request)
+                writer.write(
+                    f"HTTP/1.0 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+                    "Connection: close\r\n\r\n".encode()
+                    + body
+                )
+                await writer.drain()
+        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    def _page(self, request: bytes) -> tuple[str, bytes]:
+        match request.split(b" ")[:2]:
+            case [b"GET", b"/livez"]:
+                return "200 OK", b'{"live":true}'
+            case [b"GET", b"/readyz"]:
+                body = json.dumps({"ready": self.is_ready, "waiting_for": self._waiting}).encode()
+                return ("200 OK" if self.is_ready else "503 Service Unavailable"), body
+            case _:
+                return "404 Not Found", b"{}"

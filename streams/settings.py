@@ -1,0 +1,104 @@
+"""What every role is told, once, from `KEYTURN_…` variables. Frozen; passed down; nothing reads the environment later.
+
+Secrets come from files (`KEYTURN_KAFKA_PASSWORD_FILE`, `KEYTURN_KEY_FILE`) so that no process listing shows them.
+"""
+
+import base64
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, StringConstraints, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.record import RealmName
+from schemas.signing import PrivateKeySigner, keyid_of
+from schemas.topics import Names
+from schemas.world import World
+
+PrefixName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9_-]*\.)*$", max_length=100)]
+
+
+class SettingsError(Exception):
+    """A setting is missing or cannot be used; the text says which and what to do."""
+
+
+class Settings(BaseSettings):
+    """The settings shared by all roles."""
+
+    model_config = SettingsConfigDict(env_prefix="KEYTURN_", frozen=True, extra="ignore")
+
+    realm: RealmName = Field(
+        description="This installation. Inside every signature: another realm's yes is nothing here."
+    )
+    prefix: PrefixName = Field("keyturn.", description="Starts every topic, group and transactional id; ends in a dot.")
+    kafka: str = Field(description="Bootstrap servers, host:port, comma separated.")
+    kafka_security: Literal["SASL_SSL", "SASL_PLAINTEXT", "SSL"] = Field(
+        "SASL_SSL", description="SASL_PLAINTEXT only on loopback or inside a trusted mesh."
+    )
+    kafka_username: str | None = Field(None, description="The role's SCRAM user: its principal.")
+    kafka_password: SecretStr | None = Field(None, description="Its password; prefer KAFKA_PASSWORD_FILE.")
+    kafka_password_file: Path | None = Field(None, description="File that holds the password.")
+    kafka_ca_file: Path | None = Field(None, description="PEM of the authority that signed the brokers' certificates.")
+    kafka_certificate_file: Path | None = Field(
+        None, description="PEM of this role's client certificate and key (mTLS)."
+    )
+    key_file: Path | None = Field(None, description="This role's Ed25519 seed, base64, as `keyturn init` writes it.")
+    root_keys: str = Field(description="Pinned public root keys, base64, comma separated: the fingerprints of trust.")
+    instance: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = Field(
+        "0", description="Unique among the processes of one role; the same again after a restart (static membership)."
+    )
+    state: Path = Field(Path(".keyturn/state"), description="Scratch folder of this process; may be lost.")
+    health: int = Field(0, ge=0, le=65535, description="Loopback port for /livez and /readyz; 0 picks a free one.")
+
+    @model_validator(mode="after")
+    def _sasl_needs_a_user(self) -> Self:
+        if self.kafka_security != "SSL" and not self.kafka_username:
+            raise ValueError("KEYTURN_KAFKA_USERNAME is needed with SASL")
+        return self
+
+    @property
+    def names(self) -> Names:
+        """Topic names with this installation's prefix."""
+        return Names(self.prefix)
+
+    @property
+    def password(self) -> str | None:
+        """The SCRAM password, from its file if there is one."""
+        if self.kafka_password_file is not None:
+            return _read(self.kafka_password_file, "KEYTURN_KAFKA_PASSWORD_FILE").strip()
+        return self.kafka_password.get_secret_value() if self.kafka_password else None
+
+    @property
+    def roots(self) -> tuple[tuple[str, str], ...]:
+        """Pinned root keys: (key id, base64 public key)."""
+        try:
+            keys = [key.strip() for key in self.root_keys.split(",") if key.strip()]
+            return tuple((keyid_of(base64.b64decode(key, validate=True)), key) for key in keys)
+        except ValueError as exc:
+            raise SettingsError("KEYTURN_ROOT_KEYS: base64 of 32 bytes each, comma separated") from exc
+
+    def empty_world(self) -> World:
+        """The world before anything was read: only the pinned keys."""
+        return World(self.realm, self.roots)
+
+    def signer(self) -> PrivateKeySigner:
+        """This role's key. SettingsError when there is none."""
+        if self.key_file is None:
+            raise SettingsError("KEYTURN_KEY_FILE is not set: this role must sign; `keyturn init` makes its key")
+        return read_signer(self.key_file)
+
+
+def read_signer(path: Path) -> PrivateKeySigner:
+    """The key in a file: 32 bytes of seed, base64, one line."""
+    try:
+        seed = base64.b64decode(_read(path, "KEYTURN_KEY_FILE").strip(), validate=True)
+        return PrivateKeySigner.from_seed(seed)
+    except ValueError as exc:
+        raise SettingsError(f"{path}: not a key; expected the base64 of 32 bytes on one line") from exc
+
+
+def _read(path: Path, setting: str) -> str:
+    try:
+        return path.read_text()
+    except OSError as exc:
+        raise SettingsError(f"{setting}: {exc.strerror}: {path}") from exc

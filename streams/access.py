@@ -57,17 +57,23 @@ class Cast:
     notifiers: tuple[str, ...] = ()
     #: Agents that write to Kafka themselves; those behind the gateway are not here.
     agents: tuple[str, ...] = ()
+    #: Starts the name of every Kafka user: two realms on one cluster need different ones.
+    user_prefix: str = ""
 
-    def users(self) -> dict[str, tuple[Principal, str | None]]:
-        """Every Kafka user: its part in the topic map, and the executor, notifier or agent it stands for."""
-        users: dict[str, tuple[Principal, str | None]] = {str(part): (part, None) for part in SINGLES}
+    def roles(self) -> dict[str, tuple[Principal, str | None]]:
+        """Every role: its part in the topic map, and the executor, notifier or agent it stands for."""
+        roles: dict[str, tuple[Principal, str | None]] = {str(part): (part, None) for part in SINGLES}
         for part, names in (
             (Principal.EXECUTOR, self.executors),
             (Principal.NOTIFIER, self.notifiers),
             (Principal.AGENT, self.agents),
         ):
-            users |= {f"{part}-{name}": (part, name) for name in names}
-        return users
+            roles |= {f"{part}-{name}": (part, name) for name in names}
+        return roles
+
+    def user(self, role: str) -> str:
+        """The Kafka user of a role."""
+        return self.user_prefix + role
 
 
 SINGLES: Final = (
@@ -85,9 +91,9 @@ GROUPED: Final = frozenset({Principal.INTAKE, Principal.CORE, Principal.EXECUTOR
 """Parts that share their partitions out among several processes; all others read without a consumer group."""
 
 
-def group_of(names: Names, user: str) -> str:
-    """The consumer group of a user."""
-    return names.prefix + user
+def group_of(names: Names, role: str) -> str:
+    """The consumer group of a role."""
+    return names.prefix + role
 
 
 def transactional_prefix(names: Names) -> str:
@@ -97,18 +103,20 @@ def transactional_prefix(names: Names) -> str:
 
 def rights(names: Names, cast: Cast) -> frozenset[Right]:
     """Exactly the rights that must be there: no fewer, and no more."""
-    return frozenset(right for user, (part, of) in cast.users().items() for right in _of(names, cast, user, part, of))
+    return frozenset(right for role in cast.roles() for right in rights_of(role, names, cast))
 
 
-def _of(names: Names, cast: Cast, user: str, part: Principal, of: str | None) -> Iterator[Right]:
-    principal = f"User:{user}"
+def rights_of(role: str, names: Names, cast: Cast) -> Iterator[Right]:
+    """The rights of one role."""
+    part, of = cast.roles()[role]
+    principal = f"User:{cast.user(role)}"
     for name, topic, executor in names.all(cast.executors):
         if part is Principal.EXECUTOR and executor is not None and executor != of:
             continue
         for operation in _operations(topic, part):
             yield Right(principal, Resource.TOPIC, name, Pattern.LITERAL, operation)
     if part in GROUPED:
-        yield Right(principal, Resource.GROUP, group_of(names, user), Pattern.LITERAL, "read")
+        yield Right(principal, Resource.GROUP, group_of(names, role), Pattern.LITERAL, "read")
     if part is Principal.CORE:
         yield Right(principal, Resource.TRANSACTIONAL_ID, transactional_prefix(names), Pattern.PREFIXED, "write")
 
@@ -125,7 +133,7 @@ def touching(found: Iterable[Right], names: Names, cast: Cast) -> frozenset[Righ
 
     A wildcard or a shorter prefix of a stranger covers our topics too, and counts.
     """
-    ours = {f"User:{user}" for user in cast.users()}
+    ours = {f"User:{cast.user(role)}" for role in cast.roles()}
     return frozenset(right for right in found if right.principal in ours or _covers(right, names.prefix))
 
 

@@ -38,9 +38,9 @@ class AdminSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="KEYTURN_ADMIN_", frozen=True, extra="ignore")
 
-    username: str | None = Field(None, description="A Kafka super user's name.")
-    password: SecretStr | None = Field(None, description="Its password; prefer ADMIN_PASSWORD_FILE.")
-    password_file: Path | None = Field(None, description="File that holds the password.")
+    username: str | None = Field(default=None, description="A Kafka super user's name.")
+    password: SecretStr | None = Field(default=None, description="Its password; prefer ADMIN_PASSWORD_FILE.")
+    password_file: Path | None = Field(default=None, description="File that holds the password.")
 
     def admin(self) -> Admin | None:
         """The super user, if one is named."""
@@ -91,7 +91,7 @@ async def apply(folder: Path, admin: Admin | None, *, resets_passwords: bool = F
             if finding.remedy is not None:
                 await _do(finding.remedy, home, settings, cluster)
         if resets_passwords and settings.kafka_security != "SSL":
-            await cluster.set_passwords({user: home.password(user) for user in realm.cast.users()})
+            await cluster.set_passwords({realm.cast.user(role): home.password(role) for role in realm.cast.roles()})
         return await _examine(realm, settings, cluster)
 
 
@@ -137,7 +137,7 @@ async def _do(remedy: Remedy, home: RealmFolder, settings: Settings, cluster: Cl
         case CommitFirst(partitions):
             wanted = _wanted(home.realm())
             await cluster.commit(wanted.intake, wanted.intents, dict.fromkeys(partitions, findings.FIRST_OFFSET))
-        case AddUser(name):
-            await cluster.set_passwords({name: home.password(name)})
+        case AddUser(name, role):
+            await cluster.set_passwords({name: home.password(role)})
         case Grant(rights):
             await cluster.grant(rights)

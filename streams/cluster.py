@@ -4,13 +4,16 @@ Nothing here deletes or shrinks anything. Settings are changed one by one (`incr
 call resets whatever it is not told.
 """
 
+# pyright: reportPrivateImportUsage=false
+# The client's package does not say what it exports.
+
 import asyncio
 import concurrent.futures
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Self, TypeVar, cast
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package does not say what it exports
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
     AclBindingFilter,
     AclOperation,

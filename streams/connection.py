@@ -110,6 +110,6 @@ def places(topic: str, partitions: int) -> list[TopicPartition]:
 
 
 def quiet_client_logs() -> None:
-    """aiokafka logs two errors per 100 ms per dead broker; what matters reaches us as exceptions."""
+    """The client logs two errors per 100 ms per dead broker; what matters reaches us as exceptions."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("kafka").setLevel(logging.CRITICAL)

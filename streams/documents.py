@@ -134,7 +134,7 @@ async def _apply(
             raise StreamError(f"{topic}: version {wanted.version} may be written or not; apply again: {exc!r}") from exc
         if dict(after.digests).get(kind.TYPE) != statement.digest:
             raise OvertakenError(
-                f"{name} version {wanted.version}: somebody else's came first; see `keyturn {name} show` and apply again"
+                f"{name} version {wanted.version}: somebody else's came first; see `keyturn {name} show`, apply again"
             )
         # A first version may be empty, and is new all the same.
         return Applied(name, wanted.version, statement.digest, changed or ("the first version",))

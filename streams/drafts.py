@@ -9,11 +9,11 @@ import binascii
 import difflib
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 
@@ -50,7 +50,7 @@ class KeyEntry:
 class _Loader(yaml.SafeLoader):
     """YAML of plain things: text, whole numbers, `true` and `false`. No dates, no `no` that is false, no name twice."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names = [self.construct_object(key) for key, _ in node.value]
         for index, name in enumerate(names):
             if name in names[:index]:
@@ -88,7 +88,7 @@ def directory(
         raise DraftError("keys: expected a list")
     known = {key.keyid: key for key in previous.keys} if previous else {}
     keys: list[Json] = [_key(entry, f"keys.{index}", folder, known, now) for index, entry in enumerate(listed)]
-    here = {key["keyid"] for key in keys if isinstance(key, dict)}
+    here = {str(key["keyid"]) for key in keys if isinstance(key, dict)}
     keys += [_retired(key, now).to_json() for keyid, key in known.items() if keyid not in here]
     return _snapshot(Directory, {**members, "keys": keys}, previous, previous_digest)
 

@@ -141,9 +141,10 @@ class CommitFirst:
 
 @dataclass(frozen=True, slots=True)
 class AddUser:
-    """Give a user its password."""
+    """Give a user the password of its role."""
 
     name: str
+    role: str
 
     def __str__(self) -> str:
         return f"create user {self.name}"
@@ -156,7 +157,7 @@ class Grant:
     rights: frozenset[Right]
 
     def __str__(self) -> str:
-        return f"let {len(self.rights)} right(s) be added for {min(self.rights).principal}"
+        return f"add {len(self.rights)} right(s) for {min(self.rights).principal}"
 
 
 Remedy = CreateTopic | SetTopic | Begin | CommitFirst | AddUser | Grant
@@ -266,23 +267,23 @@ def _first_offsets(wanted: Wanted, found: Found) -> Iterator[Finding]:
 
 
 def _users(wanted: Wanted, found: Found) -> Iterator[Finding]:
-    for user in wanted.cast.users():
+    for role in wanted.cast.roles():
+        user = wanted.cast.user(role)
         if user in found.users:
             yield Finding(Verdict.OK, f"user {user}", "has a password")
         else:
-            yield Finding(Verdict.MISSING, f"user {user}", "has no password", AddUser(user))
+            yield Finding(Verdict.MISSING, f"user {user}", "has no password", AddUser(user, role))
 
 
 def _rights(wanted: Wanted, found: Found) -> Iterator[Finding]:
     must = access.rights(wanted.names, wanted.cast)
     has = access.touching(found.rights, wanted.names, wanted.cast)
-    for user in wanted.cast.users():
-        principal = f"User:{user}"
-        mine = frozenset(right for right in must if right.principal == principal)
+    for role in wanted.cast.roles():
+        mine = frozenset(access.rights_of(role, wanted.names, wanted.cast))
         if missing := mine - has:
-            yield Finding(Verdict.MISSING, f"rights of {user}", "; ".join(map(str, sorted(missing))), Grant(missing))
+            yield Finding(Verdict.MISSING, f"rights of {role}", "; ".join(map(str, sorted(missing))), Grant(missing))
         else:
-            yield Finding(Verdict.OK, f"rights of {user}", f"{len(mine)} as mapped")
+            yield Finding(Verdict.OK, f"rights of {role}", f"{len(mine)} as mapped")
     for right in sorted(has - must):
         detail = "nobody's role needs it. It stays until you remove it: kafka-acls --remove"
         yield Finding(Verdict.SUPERFLUOUS, str(right), detail)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from typing import Final
+from typing import Final, Self
 
 MAX_REQUEST: Final = 4096
 TIMEOUT_SECONDS: Final = 5
@@ -34,7 +34,7 @@ class Health:
         """Whether nothing is waited for."""
         return not self._waiting
 
-    async def __aenter__(self) -> "Health":
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._answer, "127.0.0.1", self._wanted)
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self

@@ -77,10 +77,10 @@ def fail_stop(error: BaseException) -> NoReturn:
 def run(role: str, settings: Settings, main: Main) -> None:
     """Run a role until SIGTERM or SIGINT. Does not return normally after a failure: the process is gone then."""
     log_to_stderr(role)
-    asyncio.run(_run(role, settings, main))
+    asyncio.run(_run(settings, main))
 
 
-async def _run(role: str, settings: Settings, main: Main) -> None:
+async def _run(settings: Settings, main: Main) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import Self
 
 from aiokafka import AIOKafkaProducer
 
@@ -19,7 +20,7 @@ class Speaker:
         self._settings = settings
         self._producer: AIOKafkaProducer = connection.producer(settings)
 
-    async def __aenter__(self) -> "Speaker":
+    async def __aenter__(self) -> Self:
         await connection.start(self._producer, self._settings)
         return self
 

@@ -3,7 +3,7 @@
     realm.yaml        what this installation is; `keyturn topics` works from it
     directory.yaml    who there is, to be completed by hand; `keyturn directory apply` reads it
     keys/             <role>.key: base64 of a 32-byte Ed25519 seed, 0600; <role>.pub: its public half
-    passwords/        one file a Kafka user, 0600
+    passwords/        one file a role, 0600: its Kafka user's
     env/              <role>.env: the KEYTURN_… variables of that role; paths in it are relative to this folder
 
 Whoever holds this folder whole holds the realm: hand each role its own three files, and put `keys/root.key` away.
@@ -30,7 +30,7 @@ SEED_BYTES: Final = 32
 PASSWORD_BYTES: Final = 24
 ROOT: Final = "root"
 KEYLESS: Final = frozenset({"auditor"})
-"""Users that sign nothing."""
+"""Roles that sign nothing."""
 PREFIX: Final = "KEYTURN_"
 
 Entropy = Callable[[int], bytes]
@@ -62,6 +62,8 @@ class Realm(BaseModel):
 
     realm: RealmName
     prefix: PrefixName = "keyturn."
+    #: Starts the name of every Kafka user; with `prefix` it keeps two realms on one cluster apart.
+    user_prefix: PrefixName = ""
     kafka: str = Field(min_length=1)
     kafka_security: Literal["SASL_SSL", "SASL_PLAINTEXT", "SSL"] = "SASL_SSL"
     kafka_ca_file: Path | None = None
@@ -88,7 +90,7 @@ class Realm(BaseModel):
     @property
     def cast(self) -> Cast:
         """Everybody Kafka must know."""
-        return Cast(self.executors, self.notifiers, self.agents)
+        return Cast(self.executors, self.notifiers, self.agents, self.user_prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +128,10 @@ def lay_out(folder: Path, realm: Realm, owners: Iterable[str], entropy: Entropy)
         shelf.put(f"keys/{role}.key", lambda: base64.b64encode(entropy(SEED_BYTES)).decode() + "\n", 0o600)
         shelf.put(f"keys/{role}.pub", lambda role=role: home.signer(role).public + "\n", 0o644)  # type: ignore[misc]
     root = home.signer(ROOT).public
-    for user in whole.cast.users():
+    for role in whole.cast.roles():
         if whole.kafka_security != "SSL":
-            shelf.put(f"passwords/{user}", lambda: _password(entropy), 0o600)
-        shelf.put(f"env/{user}.env", lambda user=user: _environment(whole, user, root), 0o600)  # type: ignore[misc]
+            shelf.put(f"passwords/{role}", lambda: _password(entropy), 0o600)
+        shelf.put(f"env/{role}.env", lambda role=role: _environment(whole, role, root), 0o600)  # type: ignore[misc]
     shelf.put("directory.yaml", lambda: _first_directory(whole, owners), 0o644)
     if whole != before:
         home.realm_file.write_text(_realm_text(whole), encoding="utf-8")
@@ -184,9 +186,9 @@ class RealmFolder:
         """The key of a role."""
         return read_signer(self.path / "keys" / f"{role}.key")
 
-    def password(self, user: str) -> str:
-        """The password of a Kafka user."""
-        path = self.path / "passwords" / user
+    def password(self, role: str) -> str:
+        """The Kafka password of a role."""
+        path = self.path / "passwords" / role
         try:
             return path.read_text(encoding="utf-8").strip()
         except OSError as exc:
@@ -233,7 +235,8 @@ def settings_for(folder: Path | None, role: str, kind: type[Settings] = Settings
     """A role's settings: from a realm's folder if one is named, else from the environment alone."""
     if folder is not None:
         return RealmFolder(folder).settings_as(role, kind, os.environ)
-    return kind()
+    nothing: dict[str, str] = {}
+    return kind(**nothing)  # type: ignore[arg-type] # the environment fills it
 
 
 def _grown(before: Realm, wanted: Realm) -> Realm:
@@ -258,35 +261,35 @@ def _first_directory(realm: Realm, owners: Iterable[str]) -> str:
 
 def _signing(realm: Realm) -> tuple[str, ...]:
     """The roles that sign: administration signs with the root key."""
-    return tuple(user for user in realm.cast.users() if user not in {*KEYLESS, "administration"})
+    return tuple(role for role in realm.cast.roles() if role not in {*KEYLESS, "administration"})
 
 
 def _key_entries(realm: Realm) -> tuple[drafts.KeyEntry, ...]:
-    users = realm.cast.users()
+    roles = realm.cast.roles()
     entries = [drafts.KeyEntry("keys/root.pub", ROOT, ROOT)]
-    for user in _signing(realm):
-        part, of = users[user]
-        entries.append(drafts.KeyEntry(f"keys/{user}.pub", part.value, of or user))
+    for role in _signing(realm):
+        part, of = roles[role]
+        entries.append(drafts.KeyEntry(f"keys/{role}.pub", part.value, of or role))
     return tuple(entries)
 
 
-def _environment(realm: Realm, user: str, root: str) -> str:
-    key = None if user in KEYLESS else ROOT if user == "administration" else user
+def _environment(realm: Realm, role: str, root: str) -> str:
+    key = None if role in KEYLESS else ROOT if role == "administration" else role
     variables = {
         "REALM": realm.realm,
         "PREFIX": realm.prefix,
         "KAFKA": realm.kafka,
         "KAFKA_SECURITY": realm.kafka_security,
         "KAFKA_CA_FILE": realm.kafka_ca_file,
-        "KAFKA_USERNAME": user,
-        "KAFKA_PASSWORD_FILE": f"passwords/{user}" if realm.kafka_security != "SSL" else None,
-        "KAFKA_CERTIFICATE_FILE": f"certificates/{user}.pem" if realm.kafka_security == "SSL" else None,
+        "KAFKA_USERNAME": realm.cast.user(role),
+        "KAFKA_PASSWORD_FILE": f"passwords/{role}" if realm.kafka_security != "SSL" else None,
+        "KAFKA_CERTIFICATE_FILE": f"certificates/{role}.pem" if realm.kafka_security == "SSL" else None,
         "KEY_FILE": f"keys/{key}.key" if key else None,
         "ROOT_KEYS": root,
-        "STATE": f"state/{user}",
+        "STATE": f"state/{role}",
     }
     lines = [f"{PREFIX}{name}={value}" for name, value in variables.items() if value is not None]
-    return "\n".join([f"# {user} of {realm.realm}. Paths are relative to the folder above.", *lines, ""])
+    return "\n".join([f"# {role} of {realm.realm}. Paths are relative to the folder above.", *lines, ""])
 
 
 def _realm_text(realm: Realm) -> str:

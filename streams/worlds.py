@@ -7,6 +7,7 @@ that does not come into force is ignored by all of them, loudly; the core also p
 import asyncio
 import contextlib
 import logging
+from typing import Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
@@ -45,7 +46,7 @@ class WorldView:
         self._positions: dict[TopicPartition, int] = {}
         self.world = settings.empty_world()
 
-    async def __aenter__(self) -> "WorldView":
+    async def __aenter__(self) -> Self:
         await connection.start(self._consumer, self._settings)
         try:
             await connection.require_partitions(self._consumer, self._topics)

@@ -1,0 +1,56 @@
+# Two commands need nothing but Python 3.11 to 3.13 and make: `make demo` and `make test`. Everything lives in .venv.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	>/dev/null 2>&1 && { echo $$p; break; }; done)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help install demo demo-live test check format lock contract clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: $(READY) ## everything into .venv
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11, 3.12 or 3.13 is needed (with venv); set PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "installing into .venv with $(PYTHON) (hash-checked, about a minute the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## the whole story on one screen, from nothing, with a real Kafka and a real S3 API
+	@$(BIN)/python -m sandbox.demo
+
+demo-live: $(READY) ## the same, and leave it running to play with
+	@$(BIN)/python -m sandbox.demo --live
+
+test: $(READY) ## every test, on a real Kafka and a real S3 API
+	@$(BIN)/python -m pytest -q
+
+check: $(READY) ## ruff, mypy, pyright, import contracts, generated files
+	@$(BIN)/ruff check --quiet . && echo "ruff: clean"
+	@$(BIN)/ruff format --check --quiet . && echo "format: clean"
+	@$(BIN)/mypy --no-error-summary && echo "mypy: clean"
+	@$(BIN)/pyright --warnings >/tmp/keyturn-pyright.$$$$ 2>&1 && echo "pyright: clean" && rm -f /tmp/keyturn-pyright.$$$$ \
+		|| { cat /tmp/keyturn-pyright.$$$$; rm -f /tmp/keyturn-pyright.$$$$; exit 1; }
+	@$(BIN)/lint-imports --no-cache >/dev/null && echo "imports: clean" || { $(BIN)/lint-imports --no-cache; exit 1; }
+	@$(BIN)/python -m schemas.contract --check
+
+format: $(READY) ## ruff format, and its safe fixes
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format --quiet .
+
+contract: $(READY) ## generate schemas/json, schemas/asyncapi.json and schemas/vectors anew
+	@$(BIN)/python -m schemas.contract
+
+lock: ## resolve all dependencies anew, for every supported Python
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet uv
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --upgrade \
+		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --output-file requirements.lock
+
+clean: ## remove .venv and the caches of the tools
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist

@@ -11,7 +11,8 @@ from schemas.records import Refusal
 
 CONTENT_TYPE: Final = b"application/json"
 MAX_HEADER_BYTES: Final = 4096
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
+"""As a Kafka client gives them: a header's value may be null."""
 
 
 class EnvelopeError(ValueError):
@@ -103,9 +104,10 @@ def number_of(headers: Headers) -> int | None:
 
 def _only(headers: Headers, name: str) -> str | None:
     values = [value for key, value in headers if key == name]
-    if len(values) != 1 or values[0] is None or len(values[0]) > MAX_HEADER_BYTES:
+    found = values[0] if len(values) == 1 else None
+    if found is None or len(found) > MAX_HEADER_BYTES:
         return None
     try:
-        return values[0].decode("ascii")
+        return found.decode("ascii")
     except UnicodeDecodeError:
         return None

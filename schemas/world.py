@@ -1,7 +1,8 @@
 """The live documents at the versions in force, and how a new version comes into force. No I/O, no clock.
 
-A snapshot counts when enough pinned root keys signed it (a roster: or a key the directory allows), it is exactly the
-next version, and it names its predecessor's digest. Whoever reads the same topics has the same world.
+A snapshot counts when a pinned root key signed it (a roster: or a key the directory allows), it is exactly the next
+version, and it names its predecessor's digest. Whoever reads the same topics has the same world, in whatever order the
+topics reach it: a roster whose key the directory does not list *yet* is deferred and tried again after each change.
 """
 
 from collections.abc import Iterable
@@ -17,6 +18,8 @@ from schemas.snapshots import Directory, Manifests, Policies, Roster, Snapshot
 
 RULES: Final = "rules-1"
 """The version of the rules in code that a decision rests on; changes when the same inputs may answer differently."""
+
+DEFERRED_AT_MOST: Final = 64
 
 SNAPSHOTS: Final[tuple[type[Snapshot], ...]] = (Directory, Roster, Policies, Manifests)
 
@@ -41,6 +44,9 @@ class World:
     policies: Policies | None = None
     manifests: Manifests | None = None
     digests: tuple[tuple[str, str], ...] = ()
+    #: Rosters that may still come into force, with their log times: the directory that lists their key, or the
+    #: version before them, has not been read yet.
+    deferred: tuple[tuple[Statement, int], ...] = ()
 
     @property
     def directory(self) -> Directory | None:
@@ -73,7 +79,18 @@ class World:
         return self.directories[max(first, 1) - 1 : last]
 
     def with_snapshot(self, statement: Statement, log_time: int) -> "World":
-        """The world after this signed snapshot. SnapshotError, and no change, when it does not come into force."""
+        """The world after this signed snapshot. SnapshotError, and no change, when it does not come into force.
+
+        A roster that may still come into force is deferred: the versions stay, `deferred` grows.
+        """
+        try:
+            return self._with(statement, log_time)._settled()
+        except SnapshotError as exc:
+            if not self._may_come_later(statement, exc):
+                raise
+            return replace(self, deferred=(*self.deferred, (statement, log_time)))
+
+    def _with(self, statement: Statement, log_time: int) -> "World":
         snapshot = self._read(statement)
         self._require_signature(statement, log_time)
         self._require_successor(snapshot)
@@ -89,6 +106,26 @@ class World:
                 return replace(self, manifests=snapshot, digests=digests)
             case _:
                 raise SnapshotError(Refusal.MALFORMED, f"{statement.type} is not a live document")
+
+    def _settled(self) -> "World":
+        """With every deferred roster that can come into force now; the same whatever came first."""
+        for index, (statement, log_time) in enumerate(self.deferred):
+            rest = replace(self, deferred=self.deferred[:index] + self.deferred[index + 1 :])
+            try:
+                return rest._with(statement, log_time)._settled()
+            except SnapshotError as exc:
+                if not rest._may_come_later(statement, exc):
+                    return rest._settled()
+        return self
+
+    def _may_come_later(self, statement: Statement, why: SnapshotError) -> bool:
+        """Only rosters rest on another topic; who may write them is bounded by Kafka's rights, and so is this list."""
+        if statement.type != Roster.TYPE or len(self.deferred) >= DEFERRED_AT_MOST:
+            return False
+        version = statement.body.get("version")
+        if not isinstance(version, int) or version <= len(self.rosters):
+            return False
+        return why.refusal in {Refusal.BAD_SIGNATURE, Refusal.STALE_WORLD}
 
     def version_of(self, kind: type[Snapshot]) -> int:
         """The version in force of one kind of snapshot."""

@@ -310,8 +310,10 @@ class CorePartition:
         self._audit(self._chain.of_step(before, event, step, self._world))
 
     def _change_world(self, source: Source, log_time: int, statement: Statement) -> None:
+        deferred = len(self._world.deferred)
         self._world = self._world.with_snapshot(statement, log_time)
-        self._audit(self._chain.of_world(source, log_time, statement, self._world))
+        is_deferred = len(self._world.deferred) > deferred
+        self._audit(self._chain.of_world(source, log_time, statement, self._world, is_deferred=is_deferred))
         log.info("world changed", extra={"partition": self._number, "type": statement.type})
 
     def _quarantine(self, source: Source, record: ConsumerRecord, refusal: Refusal, reason: str) -> None:

@@ -51,11 +51,12 @@ class Chain:
             versions=world.versions,
         )
 
-    def of_world(self, source: Source, log_time: int, statement: Statement, world: World) -> AuditRecord:
-        """A live document came into force; its text stays in its own topic for ever, its digest is here."""
-        return self._about(
-            source, log_time, "world.changed", canonical.encode(statement.body), None, statement.type, world
-        )
+    def of_world(
+        self, source: Source, log_time: int, statement: Statement, world: World, *, is_deferred: bool
+    ) -> AuditRecord:
+        """A live document came into force, or waits for another; its text stays in its topic, its digest is here."""
+        name = "world.deferred" if is_deferred else "world.changed"
+        return self._about(source, log_time, name, canonical.encode(statement.body), None, statement.type, world)
 
     def of_refused_input(
         self, source: Source, log_time: int, value: bytes, refusal: Refusal, reason: str, world: World

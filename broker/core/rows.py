@@ -36,7 +36,7 @@ class Stored:
     @classmethod
     def read(cls, headers: Headers, value: bytes) -> "Stored":
         """A row as it was written; the headers are hints, and without them the row is decoded."""
-        known = dict(headers)
+        known = {name: hint for name, hint in headers if hint is not None}
         try:
             phase = Phase(known["phase"].decode())
             due, ended = (int(known[name]) if name in known else None for name in ("due", "ended"))

@@ -751,6 +751,8 @@ class AuditRecord(Record):
     question: Question | None = None
     requirement: Requirement | None = None
     circle: Annotated[tuple[Name, ...], Field(max_length=1024)] = ()
+    #: What is in force after the core's own computation, where a step judged.
+    classification: Classification | None = None
     #: The deadline this step set: of the intent when it was admitted or asked, of the lease when it was granted.
     until: Instant | None = None
     versions: Versions

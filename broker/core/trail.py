@@ -5,6 +5,7 @@ Law 10: unique keys, a gap-free sequence and a hash chain per core partition.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from broker.lifecycle import Event, Output, Step, intent_id_of
 from schemas import canonical, ids
@@ -47,6 +48,7 @@ class Chain:
                 else None
             ),
             circle=row.circle if row is not None and shows_question else (),
+            classification=row.classification if row is not None and step.event in JUDGED else None,
             until=step.until,
             versions=world.versions,
         )
@@ -92,6 +94,12 @@ class Chain:
     def after(self, record: AuditRecord) -> "Chain":
         """The chain with this record at its head."""
         return Chain(self.realm, self.name, ChainHead(seq=record.seq, digest=record.digest))
+
+
+JUDGED: Final = frozenset(
+    {"intent.classified", "intent.denied", "plan.reported", "plan.denied", "claim.reopened", "claim.denied"}
+)
+"""Events where policy was asked: the trail shows what the core itself found, not only intake's proposal."""
 
 
 def key_of(record: AuditRecord) -> str:

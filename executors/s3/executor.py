@@ -1,0 +1,267 @@
+"""The S3 export: look, plan; look again, copy each pinned version once; look at what stands there.
+
+Nothing is copied before three things hold: the world is as planned, the session lives long enough, and the provider
+was seen to refuse the session's twin whose instant has passed. Copies are taken one after another, each written to
+the journal before it is sent, so that at most one is ever in doubt.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http.client import FORBIDDEN, NOT_FOUND
+from typing import Final
+
+from executors.contract import (
+    Act,
+    ActFailedError,
+    ExecutorError,
+    Finding,
+    Observation,
+    OutcomeUnknownError,
+    StaleError,
+    TargetMissingError,
+)
+from executors.s3 import observing, planning, sessions
+from executors.s3.client import (
+    Aws,
+    Bucket,
+    Copied,
+    Credentials,
+    Head,
+    Provider,
+    ProviderError,
+    RefusedError,
+    UnansweredError,
+)
+from executors.s3.observing import Target
+from executors.s3.parameters import Export
+from executors.s3.planning import Look
+from schemas.records import Intent, JournalEntry, Plan, Receipt, Round
+
+MAX_TAKEN: Final = 20_000
+"""More keys than this below the destination prefix, and it is no place for an export."""
+
+Clock = Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where S3 is, the two roles, and who assumes them."""
+
+    provider: Provider
+    #: Lists and reads metadata; for planning and observing.
+    read_role: str
+    #: Reads and puts; only ever assumed for a grant.
+    export_role: str
+    #: May do nothing but assume the two roles. None: the identity that the environment gives the process.
+    base: Credentials | None = None
+
+    @classmethod
+    def parse(cls, given: Mapping[str, str]) -> "Settings":
+        """The settings `region`, `read_role`, `export_role`, and if given `endpoint`, `access_key`, `secret_key`."""
+        known = {"region", "read_role", "export_role", "endpoint", "access_key", "secret_key"}
+        if unknown := set(given) - known:
+            raise ExecutorError(f"unknown settings: {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
+        if missing := {"region", "read_role", "export_role"} - set(given):
+            raise ExecutorError(f"set {', '.join(f'KEYTURN_S3_{name.upper()}' for name in sorted(missing))}")
+        if ("access_key" in given) != ("secret_key" in given):
+            raise ExecutorError("set both KEYTURN_S3_ACCESS_KEY and KEYTURN_S3_SECRET_KEY, or neither")
+        base = Credentials(given["access_key"], given["secret_key"]) if "access_key" in given else None
+        provider = Provider(given["region"], given.get("endpoint"))
+        return cls(provider, given["read_role"], given["export_role"], base)
+
+
+class S3Executor:
+    """Performs `s3.export`."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._aws = Aws(settings.provider, settings.base)
+        #: Unix milliseconds.
+        self._clock = clock
+
+    async def validate(self, intent: Intent) -> None:
+        """Raise TargetMissingError when the parameters cannot be meant."""
+        Export.of(intent)
+
+    async def plan(self, intent: Intent, round_: Round, now: int) -> Plan:
+        """The pinned versions below the source prefix, and what copying them means. Lists, and reads nothing else."""
+        export = Export.of(intent)
+        return planning.plan(export, await self._look(export, intent.id), intent, round_, now)
+
+    async def execute(self, act: Act) -> Receipt:
+        """Copy exactly the planned versions. When this returns, every one is stored."""
+        export = Export.of(act.intent)
+        look = await self._look(export, act.intent.id)
+        if differs := planning.difference(export, look, act.plan):
+            raise StaleError(differs)
+        steps = observing.targets(export, look.objects)
+        copied: dict[Target, Copied] = {}
+        async with self._acting(act, export, look) as s3:
+            for target in steps:
+                await self._copy(act, export, s3, target, copied)
+        return observing.receipt(export, copied, f"Copied {len(copied)} objects.")
+
+    async def observe(
+        self, intent: Intent, plan: Plan, grant_digest: str, journal: tuple[JournalEntry, ...]
+    ) -> Observation:
+        """What stands on the keys of the destination. Reads metadata only."""
+        export = Export.of(intent)
+        planned = planning.planned_objects(export, plan)
+        if planned is None:
+            steps = observing.started(export, journal, grant_digest)
+        else:
+            steps = observing.targets(export, planned)
+        made = observing.made_versions(journal, grant_digest)
+        ours: dict[Target, Head] = {}
+        foreign: list[Target] = []
+        try:
+            session = await self._read_session(intent.id, sessions.observing_policy(export))
+            async with self._aws.s3(session) as s3:
+                present = await s3.keys(export.destination_bucket, export.destination_prefix, MAX_TAKEN)
+                if len(present) > MAX_TAKEN:
+                    return Observation(Finding.UNKNOWN, f"more than {MAX_TAKEN} keys below the destination prefix")
+                for target in steps:
+                    # The version our copy made counts even when somebody has written or deleted the key since.
+                    versions = [None] if target.key in present else []
+                    for version in (*versions, *([made[target.step]] if target.step in made else [])):
+                        head = await _head_if_there(s3, export.destination_bucket, target.key, version)
+                        if head is not None and observing.is_ours(head, target, intent.id, grant_digest):
+                            ours[target] = head
+                            break
+                    else:
+                        if target.key in present:
+                            foreign.append(target)
+        except ProviderError as exc:
+            return Observation(Finding.UNKNOWN, f"the destination cannot be read: {exc}")
+        return observing.conclude(export, int(plan.measures["objects"]), ours, foreign, grant_digest)
+
+    async def aclose(self) -> None:
+        """Nothing is held between calls."""
+
+    async def _look(self, export: Export, intent_id: str) -> Look:
+        """Read everything a plan rests on, with a session that can do nothing else."""
+        try:
+            session = await self._read_session(intent_id, sessions.planning_policy(export))
+            async with self._aws.s3(session) as s3:
+                return Look(
+                    source_versioned=await s3.is_versioned(export.source_bucket),
+                    destination_versioned=await s3.is_versioned(export.destination_bucket),
+                    destination_public=await s3.is_public(export.destination_bucket),
+                    objects=tuple(
+                        await s3.current_versions(export.source_bucket, export.source_prefix, export.max_objects)
+                    ),
+                    taken=await self._taken(s3, export),
+                )
+        except RefusedError as exc:
+            if exc.code == "NoSuchBucket":
+                raise TargetMissingError(
+                    f"a bucket is missing: {export.source_bucket} or {export.destination_bucket}"
+                ) from exc
+            raise ExecutorError(f"S3 cannot be read with the role {self._settings.read_role}: {exc}") from exc
+        except UnansweredError as exc:
+            raise ExecutorError(f"S3 cannot be read: {exc}") from exc
+
+    async def _taken(self, s3: Bucket, export: Export) -> frozenset[str]:
+        taken = await s3.keys(export.destination_bucket, export.destination_prefix, MAX_TAKEN)
+        if len(taken) > MAX_TAKEN:
+            raise TargetMissingError(
+                f"more than {MAX_TAKEN} keys below s3://{export.destination_bucket}/{export.destination_prefix}; "
+                "choose a destination prefix of its own"
+            )
+        return frozenset(taken)
+
+    async def _read_session(self, intent_id: str, policy: str) -> Credentials:
+        name = sessions.session_name(intent_id)
+        return await self._aws.assume_role(self._settings.read_role, name, policy, sessions.MIN_SECONDS)
+
+    @asynccontextmanager
+    async def _acting(self, act: Act, export: Export, look: Look) -> AsyncIterator[Bucket]:
+        """S3 with a session minted for this grant. Law 5: one that does not die in time is thrown away unused.
+
+        No provider's session is shorter than 15 minutes, so what ends it is the date in its policy; a provider may
+        overlook that (or the policy), and nothing in its answer would tell. So a twin is minted whose date has
+        passed and that is otherwise the same: only where the twin is refused is the session believed.
+        """
+        dies_at = sessions.whole_seconds(act.deadline.credential_dies_at)
+        left_ms = act.deadline.credential_dies_at - self._clock()
+        if left_ms <= 0:
+            raise ActFailedError("the deadline for minted credentials has passed; nothing was done")
+        seconds = max(sessions.MIN_SECONDS, -(-left_ms // 1000) + 1)
+        name = sessions.session_name(act.intent.id)
+        past = sessions.whole_seconds(self._clock() - sessions.MIN_SECONDS * 1000)
+        try:
+            role = self._settings.export_role
+            twin = await self._aws.assume_role(role, name, sessions.acting_policy(export, look.objects, past), seconds)
+            if not await self._is_refused(twin, export, look):
+                raise ActFailedError(
+                    "the provider does not honour a date in a session policy, so the credential would outlive its "
+                    "deadline; it was thrown away and nothing was done"
+                )
+            living = await self._aws.assume_role(
+                role, name, sessions.acting_policy(export, look.objects, dies_at), seconds
+            )
+            if living.expires_at is None or living.expires_at < dies_at:
+                raise ActFailedError("the provider ends the session before the deadline; nothing was done")
+        except ProviderError as exc:
+            raise ActFailedError(f"no session could be had: {exc}; nothing was done") from exc
+        async with self._aws.s3(living, read_timeout=max(1, left_ms / 1000)) as s3:
+            yield s3
+
+    async def _is_refused(self, twin: Credentials, export: Export, look: Look) -> bool:
+        first = look.objects[0]
+        async with self._aws.s3(twin) as s3:
+            try:
+                await s3.head(export.source_bucket, first.key, first.version)
+            except RefusedError as no:
+                if no.status == FORBIDDEN:
+                    return True
+                raise
+        return False
+
+    async def _copy(self, act: Act, export: Export, s3: Bucket, target: Target, copied: dict[Target, Copied]) -> None:
+        """Take one step. ActFailedError: it certainly was not taken. OutcomeUnknownError: that is open."""
+        item, what = target.object, f"copy s3://{export.source_bucket}/{target.object.key}"
+
+        def stopped(why: str) -> ActFailedError:
+            done = observing.receipt(export, copied, f"Copied {len(copied)} objects, then stopped.") if copied else None
+            return ActFailedError(f"stopped at step {target.step}, after {len(copied)} copies: {why}", done)
+
+        if self._clock() >= act.deadline.credential_dies_at:
+            raise stopped("the deadline has passed")
+        try:
+            head = await s3.head(export.source_bucket, item.key, item.version)
+        except ProviderError as exc:
+            raise stopped(str(exc)) from exc
+        await act.journal.started(target.step, what, observing.step_detail(item))
+        try:
+            made = await s3.copy(
+                (export.source_bucket, item),
+                (export.destination_bucket, target.key),
+                {**head.metadata, **observing.mark(act.intent.id, act.grant_digest, target.step)},
+                head.carried,
+            )
+        except RefusedError as exc:
+            raise stopped(str(exc)) from exc
+        except UnansweredError as exc:
+            raise OutcomeUnknownError(
+                f"step {target.step}, after {len(copied)} copies: {exc}; whether it was copied is not known"
+            ) from exc
+        copied[target] = made
+        detail = {"made": made.version or "", "etag": made.etag, "request": made.request}
+        await act.journal.done(target.step, what, detail)
+
+
+async def open_executor(settings: Mapping[str, str]) -> S3Executor:
+    """The executor with these settings and this machine's clock."""
+    return S3Executor(Settings.parse(settings), lambda: time.time_ns() // 1_000_000)
+
+
+async def _head_if_there(s3: Bucket, bucket: str, key: str, version: str | None) -> Head | None:
+    try:
+        return await s3.head(bucket, key, version)
+    except RefusedError as no:
+        if no.status == NOT_FOUND:
+            return None
+        raise

@@ -25,17 +25,17 @@ class CanonicalError(ValueError):
     """The value is outside the canonical profile; the message names the place and the rule."""
 
 
-def encode(value: Json) -> bytes:
+def encode(value: Json, *, max_depth: int = MAX_DEPTH) -> bytes:
     """The canonical bytes of `value`. Raises CanonicalError, naming the path, for anything outside the profile."""
-    _require_profile(value, "$", 0)
+    _require_profile(value, "$", max_depth)
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-def decode(data: bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, Json]:
+def decode(data: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> dict[str, Json]:
     """The object whose canonical bytes are exactly `data`.
 
     Anything else is refused: another spelling, duplicate member names (both of which re-encode differently), a
-    float, a null, text that is not NFC, a top level that is not an object, more than `max_bytes`.
+    float, a null, text that is not NFC, a top level that is not an object, more than `max_bytes`, deeper nesting.
     """
     if len(data) > max_bytes:
         raise CanonicalError(f"{len(data)} bytes; at most {max_bytes} are accepted")
@@ -45,7 +45,7 @@ def decode(data: bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, Json]:
         raise CanonicalError(f"not JSON: {exc}") from exc
     if not isinstance(value, dict):
         raise CanonicalError("the top level must be an object")
-    if encode(value) != data:
+    if encode(value, max_depth=max_depth) != data:
         raise CanonicalError(
             "not in canonical form (RFC 8785): members sorted, no blanks, no duplicate names, shortest escapes"
         )
@@ -62,9 +62,9 @@ def digest_of(value: Json) -> str:
     return digest(encode(value))
 
 
-def _require_profile(value: object, path: str, depth: int) -> None:  # noqa: C901, PLR0912 - one flat match
-    if depth > MAX_DEPTH:
-        raise CanonicalError(f"{path}: nested deeper than {MAX_DEPTH}")
+def _require_profile(value: object, path: str, depth_left: int) -> None:  # noqa: C901, PLR0912 - one flat match
+    if depth_left < 0:
+        raise CanonicalError(f"{path}: nested too deep")
     match value:
         case bool():
             return
@@ -77,10 +77,10 @@ def _require_profile(value: object, path: str, depth: int) -> None:  # noqa: C90
             for key, member in value.items():
                 if not isinstance(key, str) or not key.isascii() or not key.isprintable() or not key:
                     raise CanonicalError(f"{path}: member name {key!r} must be printable ASCII")
-                _require_profile(member, f"{path}.{key}", depth + 1)
+                _require_profile(member, f"{path}.{key}", depth_left - 1)
         case list() | tuple():
             for index, item in enumerate(value):
-                _require_profile(item, f"{path}[{index}]", depth + 1)
+                _require_profile(item, f"{path}[{index}]", depth_left - 1)
         case float():
             raise CanonicalError(f"{path}: floats have no one spelling; use an integer or a string")
         case None:

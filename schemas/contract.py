@@ -97,9 +97,10 @@ def asyncapi() -> dict[str, object]:
             "title": "Keyturn",
             "version": "1",
             "description": (
-                "Human approval for AI agents' actions. A record's value is canonical JSON (RFC 8785, no floats, no null); "
-                "its signature is Ed25519 over the DSSE pre-authentication encoding of its payload type, which names the "
-                "realm, and its value. The partition is murmur2(requester) mod P; key = intent id unless said."
+                "Human approval for AI agents' actions. A record's value is canonical JSON (RFC 8785, no floats, no "
+                "null); its signature is Ed25519 over the DSSE pre-authentication encoding of its payload type, which "
+                "names the realm, and its value. The partition is murmur2(requester) mod P; the key is the intent's id "
+                "unless said."
             ),
             "license": {"name": "Apache-2.0"},
         },
@@ -120,6 +121,7 @@ def _channel(topic: Topic) -> dict[str, object]:
     }
     if topic.is_per_executor:
         parameters["executor"] = {"description": "There is one such topic for each executor."}
+    kinds: tuple[type[Record], ...]
     kinds = (*topic.types, Genesis) if topic.is_input and topic.is_partitioned else topic.types
     settings = topic.configuration()
     kafka: dict[str, object] = {

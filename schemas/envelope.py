@@ -36,9 +36,15 @@ def seal(
     record: Record, key: str, signer: signing.Signer, realm: str, *, source: str, number: int | None = None
 ) -> Sealed:
     """`record` signed, with its headers. `number` is the gap-free `n` of transactional topics (law 11)."""
-    value = record.to_bytes()
-    sig = signing.sign(signer, realm, record.TYPE, value)
-    return _sealed(record.TYPE, value, key, signer.keyid, sig, realm, source, number)
+    return seal_bytes(record.TYPE, record.to_bytes(), key, signer, realm, source=source, number=number)
+
+
+def seal_bytes(
+    kind: str, value: bytes, key: str, signer: signing.Signer, realm: str, *, source: str, number: int | None = None
+) -> Sealed:
+    """The same for a record that is encoded already."""
+    sig = signing.sign(signer, realm, kind, value)
+    return _sealed(kind, value, key, signer.keyid, sig, realm, source, number)
 
 
 def reseal(statement: Statement, key: str, realm: str, *, source: str) -> Sealed:
@@ -88,7 +94,7 @@ def unseal(headers: Headers, value: bytes | None, types: Iterable[type[Record]])
     if keyid is None or sig is None:
         raise EnvelopeError(Refusal.BAD_SIGNATURE, "exactly one `keyid` and one `sig` header must be there")
     try:
-        body = canonical.decode(value, max_bytes=known[kind].MAX_BYTES)
+        body = canonical.decode(value, max_bytes=known[kind].MAX_BYTES, max_depth=known[kind].MAX_DEPTH)
         return Statement(type=kind, body=body, keyid=keyid, sig=sig)
     except (CanonicalError, RecordError) as exc:
         raise EnvelopeError(Refusal.MALFORMED, f"{kind}: {exc}") from exc

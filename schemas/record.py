@@ -76,10 +76,13 @@ class Record(Part):
 
     TYPE: ClassVar[str]
     MAX_BYTES: ClassVar[int] = canonical.MAX_BYTES
+    #: How deep the members may nest. What others embed must be shallower than what embeds it, or a record that came
+    #: in could not be said again.
+    MAX_DEPTH: ClassVar[int] = 8
 
     def to_bytes(self) -> bytes:
         """The canonical bytes. Raises RecordError when they exceed the type's cap."""
-        data = canonical.encode(self.to_json())
+        data = canonical.encode(self.to_json(), max_depth=self.MAX_DEPTH)
         if len(data) > self.MAX_BYTES:
             raise RecordError(f"{self.TYPE} of {len(data)} bytes; at most {self.MAX_BYTES} are accepted")
         return data
@@ -93,7 +96,7 @@ class Record(Part):
     def from_bytes(cls, data: bytes) -> Self:
         """The record whose canonical bytes are exactly `data`; RecordError, with the field, for anything else."""
         try:
-            record = cls.from_json(canonical.decode(data, max_bytes=cls.MAX_BYTES))
+            record = cls.from_json(canonical.decode(data, max_bytes=cls.MAX_BYTES, max_depth=cls.MAX_DEPTH))
         except canonical.CanonicalError as exc:
             raise RecordError(f"{cls.TYPE}: {exc}") from exc
         # A default spelt out is another spelling of the same record: one record, one sequence of bytes (law 1).

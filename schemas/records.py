@@ -81,6 +81,7 @@ class Intent(Record):
     """What an agent or a person wants done. Immutable: the first body seen under an id pins it (law 1)."""
 
     TYPE: ClassVar[str] = "keyturn.intent.v1"
+    MAX_DEPTH: ClassVar[int] = 6
     MAX_BYTES: ClassVar[int] = 16 * 1024
 
     id: IntentId
@@ -107,6 +108,7 @@ class Withdrawal(Record):
     """I take my intent back: the requester, or an owner of the agent."""
 
     TYPE: ClassVar[str] = "keyturn.withdrawal.v1"
+    MAX_DEPTH: ClassVar[int] = 6
     MAX_BYTES: ClassVar[int] = 4 * 1024
 
     intent: IntentId
@@ -227,6 +229,7 @@ class ClassifiedIntent(Record):
     """Intake's answer to one record of `intents`: a proposal, which the core computes again (law 6)."""
 
     TYPE: ClassVar[str] = "keyturn.classified-intent.v1"
+    MAX_DEPTH: ClassVar[int] = 10
     MAX_BYTES: ClassVar[int] = 64 * 1024
 
     intent: Statement
@@ -244,6 +247,7 @@ class ForwardedWithdrawal(Record):
     """A withdrawal whose signature intake verified, passed on in order with the intents it is about."""
 
     TYPE: ClassVar[str] = "keyturn.forwarded-withdrawal.v1"
+    MAX_DEPTH: ClassVar[int] = 10
     MAX_BYTES: ClassVar[int] = 16 * 1024
 
     withdrawal: Statement
@@ -269,6 +273,7 @@ class PlanRequest(Record):
     """The core asks an executor to plan. Topic `planning.<executor>`."""
 
     TYPE: ClassVar[str] = "keyturn.plan-request.v1"
+    MAX_DEPTH: ClassVar[int] = 12
     MAX_BYTES: ClassVar[int] = 96 * 1024
 
     round: Round
@@ -481,6 +486,7 @@ class Grant(Record):
     """
 
     TYPE: ClassVar[str] = "keyturn.grant.v1"
+    MAX_DEPTH: ClassVar[int] = 14
 
     question: Question
     requirement: Requirement | None = None
@@ -527,6 +533,7 @@ class OutcomeUnknown(Record):
     """
 
     TYPE: ClassVar[str] = "keyturn.outcome-unknown.v1"
+    MAX_DEPTH: ClassVar[int] = 15
 
     intent: IntentId
     grant: Grant
@@ -642,6 +649,7 @@ class PendingApproval(Record):
     """The row of one intent: everything the core knows of it. Topic `pending`, compacted; law 3 and 4 rest on it."""
 
     TYPE: ClassVar[str] = "keyturn.pending-approval.v1"
+    MAX_DEPTH: ClassVar[int] = 16
 
     intent_id: IntentId
     phase: Phase
@@ -725,6 +733,7 @@ class AuditRecord(Record):
     """One thing that happened, on the log for ever. Topic `audit`, key `<chain>/<seq>`."""
 
     TYPE: ClassVar[str] = "keyturn.audit.v1"
+    MAX_DEPTH: ClassVar[int] = 12
 
     realm: RealmName
     chain: Name
@@ -786,6 +795,7 @@ class JournalEntry(Record):
     """One step of an executor, written before it is taken. Topic `journal.<executor>`."""
 
     TYPE: ClassVar[str] = "keyturn.journal-entry.v1"
+    MAX_DEPTH: ClassVar[int] = 12
 
     intent: IntentId
     grant: Digest

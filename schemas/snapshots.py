@@ -213,6 +213,8 @@ class Manifests(Snapshot):
     """All executors of this realm."""
 
     TYPE: ClassVar[str] = "keyturn.manifests.v1"
+    #: Parameters are JSON Schemas.
+    MAX_DEPTH: ClassVar[int] = 16
 
     executors: Annotated[tuple[Manifest, ...], Field(max_length=256)] = ()
 

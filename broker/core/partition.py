@@ -7,9 +7,9 @@ failure of Kafka ends the process; what was not committed is decided again, with
 import asyncio
 import base64
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
@@ -20,7 +20,7 @@ from broker.core.rows import Rows, Stored
 from broker.core.trail import Chain
 from broker.lifecycle import Event, Local, Output
 from schemas import canonical, envelope, ids, partition, topics
-from schemas.envelope import EnvelopeError, Sealed
+from schemas.envelope import EnvelopeError
 from schemas.record import Record, RecordError, Statement
 from schemas.records import (
     AuditRecord,
@@ -48,6 +48,8 @@ BATCH: Final = 500
 POLL_MS: Final = 100
 TICK_EVERY_MS: Final = 500
 AUDIT_LOOK_BACK_MS: Final = 60_000
+HEAD_WAIT_SECONDS: Final = 20.0
+"""Longer than a transaction may stay open (10 s) and the broker takes to notice."""
 KEPT_VALUE_BYTES: Final = 64 * 1024
 
 _TOPICS: Final = {topic.name: topic for topic in topics.TOPICS}
@@ -56,29 +58,32 @@ Clock = Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Message:
-    """One record for the producer."""
+class _Word:
+    """One record to be said, encoded when it was decided: what cannot be said is found before anything is."""
 
     topic: str
-    key: bytes
-    value: bytes | None
     partition: int
-    headers: list[tuple[str, bytes]]
+    key: str
+    #: The record type; empty for a tombstone.
+    type: str
+    value: bytes | None
+    hints: tuple[tuple[str, bytes], ...] = ()
+    #: Whether its topic counts (law 11).
+    is_numbered: bool = True
 
 
 @dataclass(slots=True)
 class _Batch:
     """What one transaction will say."""
 
+    words: list[_Word] = field(default_factory=list)
+    #: Only the last row of an intent is said: `pending` is compacted.
     rows: dict[str, Stored | None] = field(default_factory=dict)
-    outputs: list[tuple[str, Output]] = field(default_factory=list)
-    audit: list[AuditRecord] = field(default_factory=list)
-    quarantine: list[tuple[str, Quarantined]] = field(default_factory=list)
     inputs: int = 0
 
     @property
     def is_worth_a_commit(self) -> bool:
-        return bool(self.rows or self.outputs or self.audit or self.quarantine)
+        return bool(self.rows or self.words)
 
 
 class CorePartition:
@@ -102,7 +107,7 @@ class CorePartition:
         self._gaps: dict[str, int] = {}
         self._ticked_at = 0
         self._ticks = 0
-        self._provisioned: set[str] = set()
+        self._unprovisioned: set[str] = set()
         self._executors_known: tuple[str, ...] | None = None
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
@@ -163,18 +168,27 @@ class CorePartition:
         since = await consumer.offsets_for_times({audit: max(self._log_time - AUDIT_LOOK_BACK_MS, 0)})
         found = since[audit]
         consumer.seek(audit, found.offset if found is not None else (await consumer.beginning_offsets([audit]))[audit])
-        ends = await consumer.end_offsets([audit])
         last: AuditRecord | None = None
-        prefix = f"{self._chain.name}/".encode()
-        async for _, record in reading.read_to_end(consumer, ends):
-            if record.key is not None and record.key.startswith(prefix):
-                last = AuditRecord.from_bytes(record.value)
+        deadline = asyncio.get_running_loop().time() + HEAD_WAIT_SECONDS
+        # Another partition's open transaction may still hide our last records from a committed read: look again.
+        while (last is None or last.seq < head.seq) and asyncio.get_running_loop().time() < deadline:
+            last = await self._last_of_chain(consumer, audit, last)
         if last is None or last.seq != head.seq or last.digest != head.digest:
             shown = f"{last.seq} {last.digest[:12]}" if last is not None else "nothing"
             raise LostPositionError(
                 f"{audit.topic}: chain {self._chain.name} ends with {shown}, but its core remembers {head.seq} "
                 f"{(head.digest or '')[:12]}: the trail was cut or written by somebody else; stop and investigate"
             )
+
+    async def _last_of_chain(
+        self, consumer: AIOKafkaConsumer, audit: TopicPartition, last: AuditRecord | None
+    ) -> AuditRecord | None:
+        prefix = f"{self._chain.name}/".encode()
+        ends = await consumer.end_offsets([audit])
+        async for _, record in reading.read_to_end(consumer, ends):
+            if record.key is not None and record.key.startswith(prefix):
+                last = AuditRecord.from_bytes(record.value)
+        return last
 
     async def _restore_world(self, consumer: AIOKafkaConsumer) -> None:
         """The world as this partition last decided with: what came later is an input like any other."""
@@ -300,14 +314,36 @@ class CorePartition:
 
     def _apply(self, intent_id: str, before: PendingApproval | None, event: Event, local: Local) -> None:
         step = lifecycle.decide(before, event, self._world, local)
+        try:
+            stored, words, audit = self._encoded(intent_id, before, event, step)
+        except (RecordError, canonical.CanonicalError) as exc:
+            # Law 9: an answer that is too large to be said is an answer all the same, and stops nothing.
+            step = lifecycle.Step(before, step.event, refusal=Refusal.INTERNAL, reason=f"cannot be said: {exc}"[:500])
+            stored, words = None, []
+            value = canonical.encode(event.statement.body)
+            audit = self._chain.of_refused_input(
+                event.source, event.log_time, value, Refusal.INTERNAL, step.reason or "", self._world
+            )
         if step.refusal is Refusal.INTERNAL:
             log.error("decide failed", extra={"intent_id": intent_id, "reason": step.reason})
-        if step.row is not None and step.row is not before:
-            stored = Stored.of(step.row)
+        if stored is not None:
             self._rows.put(intent_id, stored)
             self._batch.rows[intent_id] = stored
-        self._batch.outputs.extend((intent_id, output) for output in step.outputs)
-        self._audit(self._chain.of_step(before, event, step, self._world))
+        self._batch.words.extend(words)
+        self._audit(audit)
+
+    def _encoded(
+        self, intent_id: str, before: PendingApproval | None, event: Event, step: lifecycle.Step
+    ) -> tuple[Stored | None, list[_Word], AuditRecord]:
+        stored = Stored.of(step.row) if step.row is not None and step.row is not before else None
+        words = [self._word(output, intent_id) for output in step.outputs]
+        audit = self._chain.of_step(before, event, step, self._world)
+        audit.to_bytes()
+        return stored, words, audit
+
+    def _word(self, output: Output, intent_id: str) -> _Word:
+        name = self._names.of(output.topic, output.executor)
+        return _Word(name, self._number, intent_id, output.record.TYPE, output.record.to_bytes())
 
     def _change_world(self, source: Source, log_time: int, statement: Statement) -> None:
         deferred = len(self._world.deferred)
@@ -330,12 +366,17 @@ class CorePartition:
             key=base64.b64encode((record.key or b"")[:1024]).decode(),
             value=base64.b64encode(value).decode() if fits else None,
         )
-        self._batch.quarantine.append((f"{source.topic}/{source.partition}/{source.offset}", kept))
+        key = f"{source.topic}/{source.partition}/{source.offset}"
+        name = self._names.of(topics.QUARANTINE)
+        self._batch.words.append(_Word(name, self._number, key, kept.TYPE, kept.to_bytes(), is_numbered=False))
         self._audit(self._chain.of_refused_input(source, record.timestamp, value, refusal, reason, self._world))
 
     def _audit(self, record: AuditRecord) -> None:
         self._chain = self._chain.after(record)
-        self._batch.audit.append(record)
+        name = self._names.of(topics.AUDIT)
+        self._batch.words.append(
+            _Word(name, 0, trail.key_of(record), record.TYPE, record.to_bytes(), is_numbered=False)
+        )
 
     # ------------------------------------------------------------ saying
 
@@ -343,47 +384,46 @@ class CorePartition:
         """Everything decided, and how far, in one transaction."""
         batch, self._batch = self._batch, _Batch()
         await self._know_executors(consumer)
-        messages = list(self._messages(batch))
+        words = list(self._words(batch))
         await producer.begin_transaction()
-        sent = [
-            await producer.send(each.topic, each.value, each.key, each.partition, headers=each.headers)
-            for each in messages
-        ]
+        sent = [await self._send(producer, word) for word in words]
+        progress = self._progress()
+        pending = self._names.of(topics.PENDING)
+        last = _Word(pending, self._number, PROGRESS_KEY, progress.TYPE, progress.to_bytes())
+        sent.append(await self._send(producer, last))
         await asyncio.gather(*sent)
         await producer.commit_transaction()
 
-    def _messages(self, batch: _Batch) -> Iterator[_Message]:
+    def _words(self, batch: _Batch) -> Iterator[_Word]:
         """What the transaction says, in order; the progress last."""
-        for intent_id, output in batch.outputs:
-            name = self._names.of(output.topic, output.executor)
-            if output.topic.is_per_executor and name not in self._provisioned:
+        for word in batch.words:
+            if word.topic in self._unprovisioned:
                 # The deadline ends what nobody plans; a topic that is not there must not stop the partition.
-                log.error("executor topic is not provisioned", extra={"topic": name, "intent_id": intent_id})
-                continue
-            yield self._message(name, self._seal(output.record, intent_id, name))
+                log.error("executor topic is not provisioned", extra={"topic": word.topic, "intent_id": word.key})
+            else:
+                yield word
         pending = self._names.of(topics.PENDING)
         for intent_id, stored in batch.rows.items():
             if stored is None:
-                number = ("n", str(self._next_number(pending)).encode())
-                yield _Message(pending, intent_id.encode(), None, self._number, [number])
+                yield _Word(pending, self._number, intent_id, "", None)
             else:
-                sealed = self._seal(stored.row(), intent_id, pending)
-                yield self._message(pending, sealed, stored.headers())
-        for record in batch.audit:
-            sealed = envelope.seal(record, trail.key_of(record), self._signer, self._settings.realm, source="core")
-            yield _Message(self._names.of(topics.AUDIT), sealed.key, sealed.value, 0, [*sealed.headers])
-        for key, kept in batch.quarantine:
-            sealed = envelope.seal(kept, key, self._signer, self._settings.realm, source="core")
-            yield self._message(self._names.of(topics.QUARANTINE), sealed)
-        yield self._message(pending, self._seal(self._progress(), PROGRESS_KEY, pending))
+                kind = PendingApproval.TYPE
+                yield _Word(pending, self._number, intent_id, kind, stored.value, tuple(stored.headers()))
 
-    def _message(self, topic: str, sealed: Sealed, hints: Iterable[tuple[str, bytes]] = ()) -> _Message:
-        return _Message(topic, sealed.key, sealed.value, self._number, [*sealed.headers, *hints])
-
-    def _seal(self, record: Record, key: str, topic: str) -> Sealed:
-        return envelope.seal(
-            record, key, self._signer, self._settings.realm, source="core", number=self._next_number(topic)
+    async def _send(self, producer: AIOKafkaProducer, word: _Word) -> asyncio.Future[Any]:
+        number = self._next_number(word.topic) if word.is_numbered else None
+        headers: list[tuple[str, bytes]]
+        if word.value is None:
+            headers = [("n", str(number).encode())]
+        else:
+            sealed = envelope.seal_bytes(
+                word.type, word.value, word.key, self._signer, self._settings.realm, source="core", number=number
+            )
+            headers = [*sealed.headers, *word.hints]
+        future: asyncio.Future[Any] = await producer.send(
+            word.topic, word.value, word.key.encode(), word.partition, headers=headers
         )
+        return future
 
     def _next_number(self, topic: str) -> int:
         """Law 11: gap-free per topic and partition, so that readers see a hole that offsets can't show."""
@@ -410,14 +450,14 @@ class CorePartition:
         executors = tuple(manifest.executor for manifest in manifests.executors) if manifests else ()
         if executors == self._executors_known:
             return
+        self._unprovisioned.clear()
         for executor in executors:
             for topic in (topics.PLANNING, topics.APPROVED):
                 name = self._names.of(topic, executor)
                 try:
                     await connection.require_partitions(consumer, [name])
                 except TopicMissingError:
-                    continue
-                self._provisioned.add(name)
+                    self._unprovisioned.add(name)
         self._executors_known = executors
 
     # ------------------------------------------------------------ time

@@ -61,7 +61,8 @@ class Admitted:
 def receive(raw: Raw, world: World, partitions: int) -> Admitted | Answer:
     """The intent in this record, or the final answer to it. Never raises."""
     try:
-        return _receive(raw, world, partitions)
+        received = _receive(raw, world, partitions)
+        return received if isinstance(received, Admitted) else _sayable(received)
     except EnvelopeError as exc:
         return quarantined(raw, exc.refusal, str(exc))
     except Exception as exc:  # noqa: BLE001 - law 9: a bad record never stops a partition
@@ -73,13 +74,15 @@ def classify(admitted: Admitted, facts: Sequence[Fact], world: World) -> Answer:
     raw = admitted.raw
     try:
         found = classification.classify(admitted.intent, tuple(facts), None, world, raw.log_time)
-        return ClassifiedIntent(
-            intent=admitted.statement,
-            source=raw.source,
-            asked_at=raw.log_time,
-            facts=tuple(facts),
-            classification=found,
-            versions=world.versions,
+        return _sayable(
+            ClassifiedIntent(
+                intent=admitted.statement,
+                source=raw.source,
+                asked_at=raw.log_time,
+                facts=tuple(facts),
+                classification=found,
+                versions=world.versions,
+            )
         )
     except Exception as exc:  # noqa: BLE001 - law 9
         return quarantined(raw, Refusal.INTERNAL, f"{type(exc).__name__}: {exc}")
@@ -110,6 +113,12 @@ def key_of(answer: Answer) -> str:
             return str(answer.withdrawal.body["intent"])
         case Quarantined():
             return f"{answer.source.topic}/{answer.source.partition}/{answer.source.offset}"
+
+
+def _sayable(answer: Answer) -> Answer:
+    """What cannot be encoded is found here, where it becomes quarantine, and not where it would end the process."""
+    answer.to_bytes()
+    return answer
 
 
 def _receive(raw: Raw, world: World, partitions: int) -> Admitted | Answer:

@@ -31,7 +31,7 @@ from schemas.record import (
 
 
 class Source(Part):
-    """A place on the log."""
+    """A place on the log. `topic` is the name on the map, without the installation's prefix."""
 
     topic: Identifier
     partition: Count

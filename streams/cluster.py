@@ -10,7 +10,7 @@ call resets whatever it is not told.
 import asyncio
 import concurrent.futures
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeAlias, TypeVar, cast
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -40,6 +40,7 @@ from streams.settings import Settings
 REQUEST_SECONDS: Final = 20.0
 SCRAM_ITERATIONS: Final = 8192
 T = TypeVar("T")
+Offsets: TypeAlias = "concurrent.futures.Future[ConsumerGroupTopicPartitions]"
 
 # Passing states of a coordinator that has just been made or moved, and of a topic that not every broker knows yet.
 _NOT_YET: Final = frozenset(
@@ -184,30 +185,27 @@ class Cluster:
     async def committed(self, group: str, topic: str) -> dict[int, int]:
         """The committed offsets of a group, by partition; absent where there is none."""
 
-        def ask() -> "concurrent.futures.Future[Any]":
+        def ask() -> Offsets:
             asked = [ConsumerGroupTopicPartitions(group)]
             return self._client.list_consumer_group_offsets(asked, request_timeout=REQUEST_SECONDS)[group]
 
         found = await _patiently(f"offsets of {group}", ask)
-        return {at.partition: at.offset for at in found.topic_partitions if at.topic == topic and at.offset >= 0}
+        return {at.partition: at.offset for at in found.topic_partitions or () if at.topic == topic and at.offset >= 0}
 
     async def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
         """Set offsets of a group in which nobody is. GroupIsLiveError otherwise; then nothing was set."""
 
-        def ask() -> "concurrent.futures.Future[Any]":
+        def ask() -> Offsets:
             places = [TopicPartition(topic, partition, offset) for partition, offset in sorted(offsets.items())]
             asked = [ConsumerGroupTopicPartitions(group, places)]
             return self._client.alter_consumer_group_offsets(asked, request_timeout=REQUEST_SECONDS)[group]
 
         try:
-            done = await _patiently(f"offsets of {group}", ask)
+            await _patiently(f"offsets of {group}", ask)
         except ClusterError as exc:
             if _code(exc) in _HELD:
                 raise GroupIsLiveError(f"{group}: somebody is in the group; stop its processes, then again") from exc
             raise
-        for place in done.topic_partitions:
-            if place.error is not None:
-                raise ClusterError(f"offset of {group} on {topic}-{place.partition}: {place.error.str()}")
 
 
 _RESOURCES: Final = {
@@ -255,16 +253,25 @@ async def _answer(what: str, future: "concurrent.futures.Future[Any]") -> Any:
     return await _said(what, asyncio.wrap_future(future))
 
 
-async def _patiently(what: str, ask: "Callable[[], concurrent.futures.Future[Any]]") -> Any:
-    """The answer, asked for again while Kafka says "not yet"."""
+async def _patiently(what: str, ask: Callable[[], Offsets]) -> ConsumerGroupTopicPartitions:
+    """A group's offsets, asked for again while Kafka says "not yet", of the group or of one partition."""
     until = asyncio.get_running_loop().time() + REQUEST_SECONDS
     while True:
         try:
-            return await _answer(what, ask())
+            return await _said(what, _whole(ask()))
         except ClusterError as exc:
             if _code(exc) not in _NOT_YET or asyncio.get_running_loop().time() > until:
                 raise
             await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _whole(future: Offsets) -> ConsumerGroupTopicPartitions:
+    """The answer, if none of its partitions has an error of its own."""
+    answer = await asyncio.wrap_future(future)
+    for place in answer.topic_partitions or ():
+        if place.error is not None:
+            raise KafkaException(place.error)
+    return answer
 
 
 def _code(error: ClusterError) -> int | None:

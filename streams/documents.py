@@ -124,7 +124,10 @@ async def _apply(
             return Applied(name, before.version, digest, ())
         sealed = envelope.seal(wanted, str(wanted.version), settings.signer(), settings.realm, source=SOURCE)
         statement = envelope.unseal(sealed.headers, sealed.value, SNAPSHOTS)
-        require(view.world.with_snapshot(statement, now))
+        expected = view.world.with_snapshot(statement, now)
+        if dict(expected.digests).get(kind.TYPE) != statement.digest:
+            raise DraftError(f"{name}: the key {statement.keyid} may not sign it; see the directory's keys")
+        require(expected)
         topic = next(settings.names.of(topic) for topic in WORLD if kind in topic.types)
         try:
             async with Speaker(settings) as speaker:

@@ -32,7 +32,9 @@ class Speaker:
         sent = await self._producer.send_and_wait(
             topic, sealed.value, key=sealed.key, partition=partition, headers=list(sealed.headers)
         )
-        return Source(topic=topic, partition=sent.partition, offset=sent.offset)
+        # By its name on the map: places on the log read the same in every installation.
+        name = topic.removeprefix(self._settings.prefix)
+        return Source(topic=name, partition=sent.partition, offset=sent.offset)
 
     async def say_all(self, records: Iterable[tuple[str, int, Sealed]]) -> None:
         """Write many at once; returns when all are durable."""

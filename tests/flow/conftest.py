@@ -3,14 +3,15 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+
 from sandbox.roles import RunningRoles
 from sandbox.world import Sandbox
-
 from tests.flow.stage import Stage, set_up
 
 
 @pytest_asyncio.fixture(scope="session")
 async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
     directory: Path = tmp_path_factory.mktemp("flow")
-    async with Sandbox(directory) as world, RunningRoles(directory) as roles, set_up(world, roles) as stage:
+    sandbox = Sandbox(directory)
+    async with sandbox as world, RunningRoles(directory) as roles, set_up(sandbox, world, roles) as stage:
         yield stage

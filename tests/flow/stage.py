@@ -6,7 +6,7 @@ What a story asserts is read from Kafka with an auditor's rights, from S3 with i
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,14 +14,14 @@ from typing import Any
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from aiokafka import ConsumerRecord, TopicPartition
+from pydantic import SecretStr
+
 from notifiers.api import contract
 from notifiers.api.client import Client, ClientSettings
-from pydantic import SecretStr
 from sandbox import story
 from sandbox.agent import SandboxAgent
-from sandbox.roles import RunningRoles
-from sandbox.world import SandboxWorld
-
+from sandbox.roles import RunningRoles, is_ready
+from sandbox.world import Sandbox, SandboxWorld
 from schemas import envelope, topics
 from schemas.partition import partition_of
 from schemas.record import Record
@@ -71,6 +71,7 @@ class Stage:
     roles: RunningRoles
     agent: SandboxAgent
     s3: Any
+    sandbox: Sandbox
     _tokens: dict[str, str] = field(default_factory=dict)
 
     # ---------------------------------------------------------------- the agent
@@ -178,6 +179,17 @@ class Stage:
         async with Speaker(settings) as speaker:
             return await speaker.say(settings.names.of(topic), partition, sealed)
 
+    async def up(self, role: str) -> None:
+        """Start a role unless it runs."""
+        if self.roles.child(role).pid is None:
+            await self.roles.start(role)
+
+    async def served(self, within: float = 90.0) -> None:
+        """Wait until every role is ready."""
+        async with asyncio.timeout(within):
+            while not all([await is_ready(self.roles.health(name)) for name in self.roles.names]):
+                await asyncio.to_thread(time.sleep, 0.1)
+
     @property
     def realm(self) -> RealmFolder:
         return RealmFolder(self.world.folder)
@@ -189,9 +201,7 @@ class Stage:
         found: dict[str, list[bytes]] = {}
         listed = await self.s3.list_object_versions(Bucket=story.EXPORTS, Prefix=f"{shelf.prefix}/")
         for version in listed.get("Versions", ()):
-            body = await self.s3.get_object(
-                Bucket=story.EXPORTS, Key=version["Key"], VersionId=version["VersionId"]
-            )
+            body = await self.s3.get_object(Bucket=story.EXPORTS, Key=version["Key"], VersionId=version["VersionId"])
             found.setdefault(version["Key"], []).append(await body["Body"].read())
         assert not listed.get("DeleteMarkers")
         return found
@@ -208,7 +218,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def set_up(world: SandboxWorld, roles: RunningRoles) -> AsyncIterator[Stage]:
+async def set_up(sandbox: Sandbox, world: SandboxWorld, roles: RunningRoles) -> AsyncIterator[Stage]:
     client = get_session().create_client(
         "s3",
         region_name=world.s3.region,
@@ -219,7 +229,7 @@ async def set_up(world: SandboxWorld, roles: RunningRoles) -> AsyncIterator[Stag
     )
     settings = world.settings(f"agent-{story.AGENT}")
     async with client as s3, SandboxAgent(settings, story.AGENT, clock, secrets.token_bytes) as agent:
-        yield Stage(world, roles, agent, s3)
+        yield Stage(world, roles, agent, s3, sandbox)
 
 
 def names(events: Iterable[tuple[str, Refusal | None]]) -> list[str]:
@@ -229,6 +239,3 @@ def names(events: Iterable[tuple[str, Refusal | None]]) -> list[str]:
 
 def refusals(events: Iterable[tuple[str, Refusal | None]]) -> list[Refusal]:
     return [refusal for _, refusal in events if refusal is not None]
-
-
-Properties = Mapping[str, str]

@@ -4,23 +4,22 @@ import asyncio
 import secrets
 
 import pytest
-from sandbox import story
 
-from schemas import ids, topics
-from schemas.record import Statement
+from sandbox import story
+from schemas import topics
 from schemas.records import (
+    AccountRef,
     Channel,
     Decision,
     Evidence,
-    AccountRef,
     Phase,
+    Quarantined,
     Refusal,
     Subject,
     Verdict,
     Withdrawal,
 )
 from schemas.signing import PrivateKeySigner
-
 from tests.flow.stage import BODY, Stage, names, refusals
 
 REASON = "not now"
@@ -140,9 +139,7 @@ async def test_a_person_without_a_seat_cannot_approve(stage: Stage) -> None:
 
 
 async def test_one_person_fills_one_seat_however_often_they_click(stage: Stage) -> None:
-    intent = stage.agent.intent(
-        "s3.export", ("bucket", story.CUSTOMERS), story.BIG_EXPORT, "the whole year", 600
-    )
+    intent = stage.agent.intent("s3.export", ("bucket", story.CUSTOMERS), story.BIG_EXPORT, "the whole year", 600)
     await stage.agent.submit(intent)
     await stage.agent.until(intent.id, Phase.PENDING)
 
@@ -224,6 +221,19 @@ async def test_a_forged_yes_is_refused_and_moves_nothing(stage: Stage) -> None:
     assert (await stage.row(intent)).votes == ()
 
 
+async def test_an_intent_signed_by_a_stranger_goes_to_quarantine(stage: Stage) -> None:
+    intent = stage.intent(await stage.shelf())
+    stranger = PrivateKeySigner.from_seed(secrets.token_bytes(32))
+    sent = await stage.say_as(f"agent-{story.AGENT}", topics.INTENTS, intent, intent.id, stranger)
+
+    place = f"intents/{sent.partition}/{sent.offset}".encode()
+    async with asyncio.timeout(30):
+        while not (found := [each for each in await stage.read(topics.QUARANTINE) if each.key == place]):
+            pass  # each round reads Kafka to its end
+    assert Quarantined.from_bytes(found[0].value).refusal is Refusal.BAD_SIGNATURE
+    assert await stage.trail(intent.id) == []
+
+
 async def test_an_unknown_executor_is_refused(stage: Stage) -> None:
     intent = stage.agent.intent("teleport.person", ("person", "ana"), {}, "beam me up", 60)
     await stage.agent.submit(intent)
@@ -298,6 +308,3 @@ async def second_question(stage: Stage, intent: str, first: object):
         while (view := await stage.view("cho", intent, Phase.PENDING)).question_digest == first.question_digest:
             pass  # each round asks the API
     return view
-
-
-_ = (ids, Statement)

@@ -1,0 +1,1 @@
+"""Checking the trail: `verify` stands alone, `collect` reads Kafka into bundles, `story` tells them."""

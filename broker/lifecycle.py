@@ -5,12 +5,13 @@ inputs give the same bytes. Log times are the only time there is (law 5), an exc
 `internal` and never a stopped partition (law 9).
 """
 
+import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias, TypeVar
 
 from broker import classification, policy
-from schemas import assurance, circle, ids, question, seats
+from schemas import assurance, canonical, circle, ids, question, seats
 from schemas.record import Record, RecordError, Statement
 from schemas.records import (
     FINAL,
@@ -18,6 +19,7 @@ from schemas.records import (
     Answer,
     ApprovalEnded,
     ApprovedIntent,
+    Assurance,
     Claim,
     ClaimRefused,
     Classification,
@@ -54,6 +56,20 @@ from schemas.world import World
 LEADER_SKEW_MS: Final = 2_000
 """How far two partition leaders' clocks may differ: deadlines fire this much later, so no tick beats a timely yes."""
 ANSWERS_KEPT: Final = 8
+
+# What grows with what others say is bounded, so that every row can be written and read again (law 9).
+MAX_CIRCLE: Final = 1024
+MAX_BARRED: Final = 256
+MAX_VOTES: Final = 64
+MAX_ROUNDS: Final = 1000
+MAX_OPEN_OF_A_PERSON: Final = 20
+SPARE_VOTES: Final = 32
+"""Yeses kept though they fill no further seat: they help when a seat is lost later. Above it, only those that fill."""
+MAX_ROW_BYTES: Final = 384 * 1024
+"""A row this large takes nothing that makes it grow; the rest of a record's 512 KiB is for its end."""
+REASON_CHARACTERS: Final = 2000
+REASON_BYTES: Final = 6 * 1024
+"""Of a reason as JSON, where a control character takes six: whatever repeats it has a cap of its own."""
 
 EventRecord: TypeAlias = (
     ClassifiedIntent | ForwardedWithdrawal | Plan | PlanFailed | Claim | Outcome | Decision | Resolution | Tick
@@ -107,11 +123,10 @@ class Step:
 
 
 class _Refused(Exception):  # noqa: N818 - an answer, raised only between the lines of this module
-    def __init__(self, refusal: Refusal, reason: str | None = None, outputs: tuple[Output, ...] = ()) -> None:
+    def __init__(self, refusal: Refusal, reason: str | None = None) -> None:
         super().__init__(refusal)
         self.refusal = refusal
         self.reason = reason
-        self.outputs = outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +170,30 @@ class Transition:
 
 def decide(row: PendingApproval | None, event: Event, world: World, local: Local) -> Step:
     """The answer to one event. Total: whatever comes, one Step."""
-    before = row.phase if row is not None else None
     name = _NAMES[type(event.record)]
     try:
-        _require_authority(event, world)
-        _require_fresh_id(row, event)
-        step = _transition(before, event).move(_Case(row, event, world, local))
-    except _Refused as refused:
-        row = _answered(row, event, refused.refusal, world)
-        return Step(row, name, refused.outputs, refused.refusal, refused.reason)
+        step = _judged(_Case(row, event, world, local), name)
     except Exception as exc:  # noqa: BLE001 - law 9: a fault in pure code is an answer, never a stopped partition
-        return Step(row, name, (), Refusal.INTERNAL, f"{type(exc).__name__}: {exc}"[:500])
+        reason = f"{type(exc).__name__}: {exc}"[:500]
+        step = Step(row, name, _told_the_claimer(event, Refusal.INTERNAL), Refusal.INTERNAL, reason)
+    return replace(step, reason=_bounded(step.reason))
+
+
+def _judged(case: _Case, name: str) -> Step:
+    row, event = case.row, case.event
+    # Law 6: every input is signed by a key that may say it; the core's own ticks too.
+    refusal = case.world.authority.refuses(event.statement, event.log_time)
+    if refusal is not None:
+        # Nobody is told: whoever forged it shall not move the row, not even its answers.
+        return Step(row, name, (), refusal, "the signature does not fit, or its key may not say this")
+    try:
+        _require_this_row(case)
+        _require_fresh_id(case)
+        step = _transition(case).move(case)
+        _require_room(event, step)
+    except _Refused as refused:
+        outputs = _told_the_claimer(event, refused.refusal)
+        return Step(_answered(case, refused.refusal), name, outputs, refused.refusal, refused.reason)
     return step
 
 
@@ -197,48 +225,54 @@ def due_at(row: PendingApproval) -> int | None:
 
 def intent_of(row: PendingApproval) -> Intent:
     """The signed intent of a row."""
-    if row.classified is None:
-        raise AssertionError("only a withdrawal came")
-    return row.classified.read(ClassifiedIntent).intent.read(Intent)
+    return _classified(row).intent.read(Intent)
 
 
 # ---------------------------------------------------------------- before the table
 
 
-def _require_authority(event: Event, world: World) -> None:
-    """Every input is signed by a key that may say it (law 6); the core's own ticks too."""
-    refusal = world.authority.refuses(event.statement, event.log_time)
-    if refusal is not None:
-        raise _Refused(refusal, "the signature does not fit, or its key may not say this")
+def _require_this_row(case: _Case) -> None:
+    """The caller's part: the row is the one this input is about, and the statement says what the record says."""
+    row, event = case.row, case.event
+    named = intent_id_of(event.record)
+    if event.statement.type != event.record.TYPE or (row is not None and named not in {None, row.intent_id}):
+        raise AssertionError(f"{event.statement.type} about {named} was given to another row, or as another record")
 
 
-def _require_fresh_id(row: PendingApproval | None, event: Event) -> None:
+def _require_fresh_id(case: _Case) -> None:
     """Law 4: an id older than what rows are remembered for opens no second life."""
-    intent_id = intent_id_of(event.record)
-    if row is None and intent_id is not None:
+    intent_id = intent_id_of(case.event.record)
+    if case.row is None and intent_id is not None:
         try:
-            is_fresh = ids.is_within_window(intent_id, event.log_time)
+            is_fresh = ids.is_within_window(intent_id, case.event.log_time)
         except ids.IntentIdError as exc:
             raise _Refused(Refusal.MALFORMED, str(exc)) from exc
         if not is_fresh:
             raise _Refused(Refusal.ID_OUT_OF_WINDOW, "the id's time is outside the window at this log time")
 
 
-def _transition(before: Phase | None, event: Event) -> Transition:
-    """The line of the table. What it does not list is refused, and a claimer is told so."""
-    transition = TABLE.get((before, type(event.record)))
+def _transition(case: _Case) -> Transition:
+    """The line of the table. What it does not list is refused."""
+    before = case.row.phase if case.row is not None else None
+    transition = TABLE.get((before, type(case.event.record)))
     if transition is not None:
         return transition
     if before is None:
-        refusal = Refusal.UNKNOWN_INTENT
-    elif before in FINAL:
-        refusal = Refusal.FINAL
-    else:
-        refusal = Refusal.WRONG_PHASE
-    raise _Refused(refusal, None, _told_the_claimer(event, refusal))
+        raise _Refused(Refusal.UNKNOWN_INTENT)
+    raise _Refused(Refusal.FINAL if before in FINAL else Refusal.WRONG_PHASE)
+
+
+def _require_room(event: Event, step: Step) -> None:
+    """What makes a row grow leaves room for its end: nothing that is about to end an intent is ever refused here."""
+    row = step.row
+    if row is not None and (row.phase in _WAITING or isinstance(event.record, Claim)):
+        size = len(canonical.encode(row.to_json()))
+        if size > MAX_ROW_BYTES:
+            raise _Refused(Refusal.OVERLOADED, f"the row would be {size} bytes; at most {MAX_ROW_BYTES} are kept")
 
 
 def _told_the_claimer(event: Event, refusal: Refusal) -> tuple[Output, ...]:
+    """Whoever claimed waits for an answer."""
     claim = event.record
     if not isinstance(claim, Claim):
         return ()
@@ -265,14 +299,15 @@ def _admit(case: _Case) -> Step:
     own = classification.classify(intent, classified.facts, None, world, classified.asked_at)
     proposal = classified.classification or policy.deny("no_proposal", "intake said nothing")
     found = policy.stricter(proposal, own)
-    base = _new_row(case, classified, Phase.DENIED, found)
-    base = _widened(base, intent, world)
+    try:
+        base = _widened(_new_row(case, classified, Phase.DENIED, found), intent, world)
+    except _Refused as refused:
+        return _pinned(case, classified, Phase.REFUSED, refused.refusal, refused.reason)
     if found.effect is Effect.DENY:
         return _ended(base, event, Phase.DENIED, "intent.denied", found.reason or "denied by policy")
     round_ = Round(intent=intent.id, number=1, opened=event.source)
-    expires_at = classified.asked_at + 1000 * min(
-        intent.ttl, found.requirement.within if found.requirement else intent.ttl
-    )
+    seconds = min(intent.ttl, found.requirement.within if found.requirement else intent.ttl)
+    expires_at = base.asked_at + 1000 * seconds
     row = base.model_copy(update={"phase": Phase.PLANNING, "round": round_, "expires_at": expires_at})
     return Step(row, "intent.classified", (_ask_for_plan(row, event), _status(row, event)), until=expires_at)
 
@@ -281,7 +316,7 @@ def _max_open(intent: Intent, world: World) -> int:
     for agent in world.directory.agents if world.directory else ():
         if intent.subject.type == "agent" and agent.id == intent.subject.id:
             return agent.max_open
-    return 20
+    return MAX_OPEN_OF_A_PERSON
 
 
 def _pinned(case: _Case, classified: ClassifiedIntent, phase: Phase, refusal: Refusal, reason: str | None) -> Step:
@@ -302,7 +337,8 @@ def _new_row(case: _Case, classified: ClassifiedIntent, phase: Phase, found: Cla
         # Law 2: the union starts at the version intake cites.
         circle_from=max(cited, 1),
         circle_to=max(cited, 1) - 1,
-        asked_at=classified.asked_at,
+        # Intake's word moves no deadline into the future.
+        asked_at=min(classified.asked_at, event.log_time),
         changed=event.source,
         changed_at=event.log_time,
     )
@@ -362,9 +398,7 @@ def _asked(row: PendingApproval, event: Event, world: World, name: str, outputs:
     found = _in_force(row)
     classified = _classified(row)
     requirement = found.requirement
-    if row.plan is None:
-        raise AssertionError("a question without a plan")
-    asked = question.ask(world.realm, row.intent_id, classified, row.plan, requirement, event.source)
+    asked = question.ask(world.realm, row.intent_id, classified, _plan(row), requirement, event.source)
     deadline = row.expires_at or event.log_time
     if requirement is not None:
         deadline = min(deadline, row.asked_at + 1000 * requirement.within)
@@ -445,7 +479,7 @@ def _decided(case: _Case) -> Step:
         case Verdict.DENY:
             return _no(row, event, world, person, decision)
         case Verdict.REVOKE:
-            return _taken_back(row, event, world, person)
+            return _taken_back(row, event, person)
 
 
 def _yes(row: PendingApproval, event: Event, world: World, decision: Decision, person: str) -> Step:
@@ -466,9 +500,13 @@ def _yes(row: PendingApproval, event: Event, world: World, decision: Decision, p
         raise _Refused(Refusal.NO_SEAT, f"{person} is in none of: {', '.join(sorted(set(seats.places(requirement))))}")
     _require_assurance(decision, event, world, requirement)
     vote = Vote(person=person, decision=event.statement, log_time=event.log_time, source=event.source)
-    row = row.model_copy(update={"votes": (*row.votes, vote), "changed": event.source, "changed_at": event.log_time})
-    row = _with_answer(row, event, person, None)
-    if seats.is_filled(requirement, _candidates(row, requirement, world)):
+    voted = row.model_copy(update={"votes": (*row.votes, vote)})
+    before, now = (seats.fill(seats.places(requirement), _sitting(each, requirement, world)) for each in (row, voted))
+    # Law 3: whoever clicks first cannot use up the room of those who fill the other seats.
+    if len(voted.votes) > MAX_VOTES or (len(voted.votes) > SPARE_VOTES and len(now) == len(before)):
+        raise _Refused(Refusal.OVERLOADED, "many yeses wait already, and this one fills no further seat")
+    row = _with_answer(voted, event, person, None)
+    if len(now) == len(seats.places(requirement)):
         return _approved(row, event, "decision.recorded")
     return Step(row, "decision.recorded", (_status(row, event),))
 
@@ -485,19 +523,19 @@ def _no(row: PendingApproval, event: Event, world: World, person: str, decision:
     return _ended(row, event, Phase.DENIED, "decision.recorded", decision.reason or f"denied by {person}")
 
 
-def _taken_back(row: PendingApproval, event: Event, world: World, person: str) -> Step:
+def _taken_back(row: PendingApproval, event: Event, person: str) -> Step:
     """A revoke of one's own yes ends the intent; one that overtook its yes bars that yes on this question."""
     if person in {vote.person for vote in row.votes}:
         row = _with_answer(row, event, person, None)
         return _ended(row, event, Phase.REVOKED, "decision.recorded", f"{person} took the yes back")
-    requirement = _in_force(row).requirement
-    if row.phase is not Phase.PENDING or requirement is None:
+    if row.phase is not Phase.PENDING:
         raise _Refused(Refusal.NOTHING_TO_REVOKE, f"{person} said no yes on this question")
-    if not _sits(person, requirement, world, event.log_time):
-        raise _Refused(Refusal.NO_SEAT, f"{person} has no say in this")
+    # Whether or not a seat is known: the roster that gives it may be read before the yes that is on its way.
     barred = tuple(sorted({*row.barred, person}))
-    row = row.model_copy(update={"barred": barred, "changed": event.source, "changed_at": event.log_time})
     row = _with_answer(row, event, person, None)
+    if len(barred) > MAX_BARRED:
+        return _ended(row, event, Phase.REVOKED, "decision.recorded", f"more than {MAX_BARRED} persons revoked")
+    row = row.model_copy(update={"barred": barred})
     return Step(row, "decision.barred", (), reason=f"{person} is barred on this question")
 
 
@@ -546,32 +584,51 @@ def _person(account: AccountRef, claimed: str | None, world: World) -> str:
 
 
 def _sits(person: str, requirement: Requirement, world: World, log_time: int) -> bool:
-    directory = world.directory
-    return directory is not None and any(
-        seats.may_sit(person, of, directory, world.rosters, log_time) for of in set(seats.places(requirement))
-    )
+    return bool(_seats_of(person, requirement, world, log_time))
 
 
-def _candidates(row: PendingApproval, requirement: Requirement, world: World) -> Mapping[str, list[str]]:
-    """For each yes that still counts: the seats its person may take, on call as of the yes's own log time (law 3)."""
+def _seats_of(person: str, requirement: Requirement, world: World, log_time: int) -> list[str]:
     directory = world.directory
-    if directory is None:
-        return {}
     wanted = sorted(set(seats.places(requirement)))
+    return [of for of in wanted if directory and seats.may_sit(person, of, directory, world.rosters, log_time)]
+
+
+def _sitting(row: PendingApproval, requirement: Requirement, world: World) -> Mapping[str, list[str]]:
+    """For each yes that still counts: the seats its person may take, on call as of the yes's own log time (law 3)."""
     return {
-        vote.person: [of for of in wanted if seats.may_sit(vote.person, of, directory, world.rosters, vote.log_time)]
+        vote.person: _seats_of(vote.person, requirement, world, vote.log_time)
         for vote in row.votes
-        # Law 2, again: who came into the circle since does not count.
-        if vote.person not in row.circle
+        if _counts(vote, row, requirement, world)
     }
 
 
+def _counts(vote: Vote, row: PendingApproval, requirement: Requirement, world: World) -> bool:
+    """Whether a yes still counts with the world of now: by its own log time, but with today's keys and persons."""
+    # Law 2, again: who came into the circle since does not count.
+    if vote.person in row.circle or world.authority.refuses(vote.decision, vote.log_time) is not None:
+        return False
+    decision = vote.decision.read(Decision)
+    try:
+        person = _person(decision.account, decision.person, world)
+    except _Refused:
+        return False
+    return person == vote.person and _reaches(decision, vote.decision, vote.log_time, world, requirement)
+
+
+def _reaches(
+    decision: Decision | Resolution, statement: Statement, log_time: int, world: World, requirement: Requirement
+) -> bool:
+    return assurance.rank(_vouched(decision, statement, log_time, world)) >= assurance.rank(requirement.assurance)
+
+
+def _vouched(decision: Decision | Resolution, statement: Statement, log_time: int, world: World) -> Assurance:
+    key = world.authority.key(statement.keyid)
+    return assurance.vouched(decision, key, log_time) if key is not None else Assurance.CHANNEL
+
+
 def _require_assurance(decision: Decision | Resolution, event: Event, world: World, requirement: Requirement) -> None:
-    key = world.authority.key(event.statement.keyid)
-    if key is None:
-        raise _Refused(Refusal.BAD_SIGNATURE)
-    reached = assurance.vouched(decision, key, event.log_time)
-    if assurance.rank(reached) < assurance.rank(requirement.assurance):
+    if not _reaches(decision, event.statement, event.log_time, world, requirement):
+        reached = _vouched(decision, event.statement, event.log_time, world)
         raise _Refused(
             Refusal.ASSURANCE_TOO_LOW, f"this needs {requirement.assurance.value}; the click is worth {reached.value}"
         )
@@ -660,27 +717,34 @@ def _claimed(case: _Case) -> Step:
     claim = _record(event, Claim)
     intent = intent_of(row)
     if claim.executor != intent.executor:
-        raise _refused_claim(event, Refusal.NOT_ENTITLED)
+        raise _Refused(Refusal.NOT_ENTITLED, f"{claim.executor} is not the executor of {intent.action.name}")
     if claim.question != _question(row).digest:
-        raise _refused_claim(event, Refusal.WRONG_QUESTION)
+        raise _Refused(Refusal.WRONG_QUESTION, "this question is no longer, or was never, asked")
     if row.approved_until is None or event.log_time >= row.approved_until:
-        raise _refused_claim(event, Refusal.LATE)
+        raise _Refused(Refusal.LATE, "after the deadline")
     row = _widened(row, intent, world)
-    classified = _classified(row)
-    plan = row.plan.read(Plan) if row.plan else None
-    own = classification.classify(intent, classified.facts, plan, world, event.log_time)
+    own = _judged_now(row, intent, event, world)
     found = policy.stricter(_in_force(row), own)
     action = world.manifests.action(intent.action.name) if world.manifests else None
     if found.effect is Effect.DENY or action is None:
         row = row.model_copy(update={"classification": found})
         step = _ended(row, event, Phase.DENIED, "claim.denied", found.reason or "policy denies it now")
-        return Step(step.row, step.event, (*_told_the_claimer(event, Refusal.WRONG_PHASE), *step.outputs))
+        return replace(step, outputs=(*_told_the_claimer(event, Refusal.WRONG_PHASE), *step.outputs))
     requirement = _in_force(row).requirement
-    if found.requirement != requirement or (
-        requirement is not None and not seats.is_filled(requirement, _candidates(row, requirement, world))
-    ):
+    sitting = _sitting(row, requirement, world) if requirement is not None else {}
+    is_filled = requirement is None or seats.is_filled(requirement, sitting)
+    if found.requirement != requirement or not is_filled:
         return _asked_again(row, event, world, found)
-    return _granted(row, event, world, claim, action)
+    votes = tuple(vote for vote in row.votes if sitting.get(vote.person))
+    return _granted(row, event, world, claim, action, votes)
+
+
+def _judged_now(row: PendingApproval, intent: Intent, event: Event, world: World) -> Classification:
+    """Policy with the plan, and the requester's own signature, by the world of now."""
+    classified = _classified(row)
+    if world.authority.refuses(classified.intent, classified.asked_at) is not None:
+        return policy.deny(Refusal.BAD_SIGNATURE.value, "the requester's key was taken away")
+    return classification.classify(intent, classified.facts, _plan(row).read(Plan), world, event.log_time)
 
 
 def _asked_again(row: PendingApproval, event: Event, world: World, found: Classification) -> Step:
@@ -692,16 +756,22 @@ def _asked_again(row: PendingApproval, event: Event, world: World, found: Classi
     return _asked(row, event, world, "claim.reopened", (*_told_the_claimer(event, Refusal.WRONG_PHASE), ended))
 
 
-def _granted(row: PendingApproval, event: Event, world: World, claim: Claim, action: ManifestAction) -> Step:
+def _granted(
+    row: PendingApproval,
+    event: Event,
+    world: World,
+    claim: Claim,
+    action: ManifestAction,
+    votes: tuple[Vote, ...],
+) -> Step:
+    """The one right to act. It rests on `votes`, the yeses that count with the world of now."""
     lease_until = event.log_time + 1000 * action.lease
-    if row.classified is None or row.plan is None:
-        raise AssertionError("approved without a plan")
     grant = Grant(
         question=_question(row),
         requirement=_in_force(row).requirement,
-        classified=row.classified,
-        plan=row.plan,
-        votes=row.votes,
+        classified=_asked_for(row),
+        plan=_plan(row),
+        votes=votes,
         circle=row.circle,
         instance=claim.instance,
         executor=claim.executor,
@@ -723,10 +793,6 @@ def _granted(row: PendingApproval, event: Event, world: World, claim: Claim, act
     return Step(row, "claim.granted", (Output(APPROVED, grant, claim.executor), _status(row, event)), until=lease_until)
 
 
-def _refused_claim(event: Event, refusal: Refusal) -> _Refused:
-    return _Refused(refusal, None, _told_the_claimer(event, refusal))
-
-
 def _ended_by_outcome(case: _Case) -> Step:
     """Executing, outcome: cites this grant, from its instance (law 4)."""
     row, event = case.here, case.event
@@ -742,20 +808,17 @@ def _ended_by_outcome(case: _Case) -> Step:
         case Result.STALE:
             return _stale(row, event, case.world, outcome)
         case Result.UNKNOWN:
-            row = row.model_copy(
-                update={"reason": outcome.reason, "changed": event.source, "changed_at": event.log_time}
-            )
-            return Step(row, "outcome.unclear", (), reason=outcome.reason)
+            return Step(_unclear(row, event, outcome), "outcome.unclear", (), reason=outcome.reason)
 
 
 def _stale(row: PendingApproval, event: Event, world: World, outcome: Outcome) -> Step:
     """The world moved and nothing was done: every yes is void, planning starts again under the same deadline."""
     if row.remembered is not None:
         return _ended(row, event, Phase(row.remembered), "outcome.stale", "stopped before anything was done")
-    last = row.round
-    if last is None:
-        raise AssertionError("executing without a round")
-    round_ = Round(intent=row.intent_id, number=last.number + 1, opened=event.source)
+    number = _round(row).number + 1
+    if number > MAX_ROUNDS:
+        return _finished(row, event, outcome, flagged=False)
+    round_ = Round(intent=row.intent_id, number=number, opened=event.source)
     row = row.model_copy(
         update={
             "phase": Phase.PLANNING,
@@ -768,7 +831,7 @@ def _stale(row: PendingApproval, event: Event, world: World, outcome: Outcome) -
             "lease_until": None,
             "settled_at": None,
             "approved_until": None,
-            "reason": outcome.reason or "the target changed after the approval",
+            "reason": _bounded(outcome.reason) or "the target changed after the approval",
             "changed": event.source,
             "changed_at": event.log_time,
         }
@@ -788,9 +851,16 @@ def _found_out(case: _Case) -> Step:
     elif outcome.instance != _grant(row).instance:
         raise _Refused(Refusal.WRONG_INSTANCE, "another instance held the grant")
     if outcome.result is Result.UNKNOWN:
-        row = row.model_copy(update={"reason": outcome.reason, "changed": event.source, "changed_at": event.log_time})
+        row = _unclear(row, event, outcome)
         return Step(row, "outcome.unclear", (_status(row, event),), reason=outcome.reason)
     return _finished(row, event, outcome, flagged=True)
+
+
+def _unclear(row: PendingApproval, event: Event, outcome: Outcome) -> PendingApproval:
+    """Whoever looked can't tell: nothing moves but the reason."""
+    return row.model_copy(
+        update={"reason": _bounded(outcome.reason), "changed": event.source, "changed_at": event.log_time}
+    )
 
 
 def _finished(row: PendingApproval, event: Event, outcome: Outcome, *, flagged: bool) -> Step:
@@ -837,10 +907,35 @@ def _record(event: Event, kind: type[T]) -> T:
     return event.record
 
 
-def _classified(row: PendingApproval) -> ClassifiedIntent:
+def _asked_for(row: PendingApproval) -> Statement:
+    """What only a row that a withdrawal opened lacks."""
     if row.classified is None:
         raise AssertionError("only a withdrawal came")
-    return row.classified.read(ClassifiedIntent)
+    return row.classified
+
+
+def _classified(row: PendingApproval) -> ClassifiedIntent:
+    return _asked_for(row).read(ClassifiedIntent)
+
+
+def _plan(row: PendingApproval) -> Statement:
+    if row.plan is None:
+        raise AssertionError("there is no plan")
+    return row.plan
+
+
+def _round(row: PendingApproval) -> Round:
+    if row.round is None:
+        raise AssertionError("nothing was planned")
+    return row.round
+
+
+def _bounded(text: str | None) -> str | None:
+    """Somebody's words, cut so that whatever repeats them fits its cap."""
+    if text is None:
+        return None
+    kept = unicodedata.normalize("NFC", text.encode(errors="replace").decode())[:REASON_CHARACTERS]
+    return kept if len(canonical.encode(kept)) <= REASON_BYTES else kept[: REASON_BYTES // 6]
 
 
 def _in_force(row: PendingApproval) -> Classification:
@@ -869,7 +964,10 @@ def _widened(row: PendingApproval, intent: Intent, world: World) -> PendingAppro
     found = circle.circle_over(
         intent, world.directories_between(row.circle_to + 1, now), is_verified=_is_verified(row, world)
     )
-    return row.model_copy(update={"circle": tuple(sorted({*row.circle, *found})), "circle_to": now})
+    everybody = tuple(sorted({*row.circle, *found}))
+    if len(everybody) > MAX_CIRCLE:
+        raise _Refused(Refusal.OVERLOADED, f"more than {MAX_CIRCLE} persons stand behind this requester")
+    return row.model_copy(update={"circle": everybody, "circle_to": now})
 
 
 def _is_verified(row: PendingApproval, world: World) -> bool:
@@ -879,9 +977,7 @@ def _is_verified(row: PendingApproval, world: World) -> bool:
 
 
 def _ask_for_plan(row: PendingApproval, event: Event) -> Output:
-    if row.round is None or row.classified is None:
-        raise AssertionError("planning without a round")
-    request = PlanRequest(round=row.round, classified=row.classified, expires_at=row.expires_at or event.log_time)
+    request = PlanRequest(round=_round(row), classified=_asked_for(row), expires_at=row.expires_at or event.log_time)
     return Output(PLANNING, request, intent_of(row).executor)
 
 
@@ -901,7 +997,7 @@ def _ended(
     row = row.model_copy(
         update={
             "phase": phase,
-            "reason": reason,
+            "reason": _bounded(reason),
             "ended_at": event.log_time,
             "changed": event.source,
             "changed_at": event.log_time,
@@ -913,27 +1009,22 @@ def _ended(
 def _with_answer(row: PendingApproval, event: Event, person: str | None, refusal: Refusal | None) -> PendingApproval:
     """The core's answer to a decision, kept in the row so that the notifier can tell the person."""
     decision = event.record
-    if not isinstance(decision, Decision | Resolution):
-        return row
     verdict = decision.verdict if isinstance(decision, Decision) else None
     answer = Answer(source=event.source, person=person, verdict=verdict, refusal=refusal)
     answers = (*row.answers, answer)[-ANSWERS_KEPT:]
     return row.model_copy(update={"answers": answers, "changed": event.source, "changed_at": event.log_time})
 
 
-def _answered(row: PendingApproval | None, event: Event, refusal: Refusal, world: World) -> PendingApproval | None:
+def _answered(case: _Case, refusal: Refusal) -> PendingApproval | None:
     """A refused decision changes nothing but the answer that its notifier waits for."""
-    decision = event.record
+    row, decision = case.row, case.event.record
     if row is None or not isinstance(decision, Decision | Resolution):
         return row
-    if refusal in {Refusal.BAD_SIGNATURE, Refusal.NOT_ENTITLED}:
-        # Nobody can be told: whoever forged it shall not move the row, not even its answers.
-        return row
     try:
-        person: str | None = _person(decision.account, None, world)
+        person: str | None = _person(decision.account, None, case.world)
     except _Refused:
         person = None
-    return _with_answer(row, event, person, refusal)
+    return _with_answer(row, case.event, person, refusal)
 
 
 # ---------------------------------------------------------------- the table
@@ -968,7 +1059,7 @@ TRANSITIONS: Final = (
     Transition(_WAITING, Tick, "past the deadline and the leaders' skew", _expired, _to(_P.EXPIRED)),
     Transition(_to(_P.EXECUTING), Tick, "past lease, settle time and the leaders' skew", _unknown, _to(_P.UNKNOWN)),
     Transition(_to(_P.APPROVED), Claim, "its executor, this question, in time; the world judged again", _claimed,
-               _to(_P.EXECUTING, _P.PENDING, _P.APPROVED, _P.DENIED)),
+               _to(_P.EXECUTING, _P.PENDING, _P.DENIED)),
     Transition(_to(_P.EXECUTING), Outcome, "cites this grant, from its instance", _ended_by_outcome,
                _to(_P.SUCCEEDED, _P.FAILED, _P.PLANNING, _P.EXECUTING, _P.DENIED, _P.WITHDRAWN, _P.REVOKED)),
     Transition(_to(_P.UNKNOWN), Outcome, "a late word of the grant's instance, or an observation citing the unknown",

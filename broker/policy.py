@@ -7,7 +7,7 @@ that a rule can only tighten: union of seats, highest risk, strongest assurance,
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeAlias
@@ -41,7 +41,13 @@ EFFECTS: Final = (Effect.PERMIT, Effect.REQUIRE_APPROVAL, Effect.DENY)
 DEFAULT_WITHIN: Final = 3600
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _KNOWN: Final = frozenset({"id", "risk", "approvers", "quorum", "assurance", "within", "automatic", "description"})
+_OF_PERMITS: Final = frozenset({"approvers", "quorum", "assurance", "within", "automatic"})
 _MEASURES: Final = {"integer": "Long", "string": "String", "boolean": "Boolean"}
+
+# What matches is bounded, so that no policy makes a record that nobody can write.
+MAX_RULES: Final = 64
+MAX_GROUPS: Final = 16
+MAX_PLACES: Final = 32
 
 Attribute: TypeAlias = "dict[str, str | bool | Attribute | dict[str, Attribute]]"
 
@@ -80,41 +86,44 @@ def load(cedar: str, executors: Iterable[Manifest]) -> Rulebook:
     schema_text = json.dumps(schema_for(executors))
     _require_statements_parse(cedar)
     try:
-        parsed = json.loads(cedarpy.policies_to_json_str(cedar))["staticPolicies"]
+        parsed = json.loads(cedarpy.policies_to_json_str(cedar))
         policies = cedarpy.PolicySet.from_str(cedar)
     except ValueError as exc:
         raise PolicyError(f"not Cedar: {exc}") from exc
+    if parsed["templates"]:
+        raise PolicyError("a rule with ?principal or ?resource is a template, which nothing here fills; write it out")
     obligations: dict[str, Obligation] = {}
     denials: dict[str, str] = {}
-    names: set[str] = set()
-    for policy_id, policy in parsed.items():
-        annotations: dict[str, str] = policy.get("annotations", {})
-        name = _name(annotations, policy_id, names)
-        if policy["effect"] == "forbid":
-            denials[policy_id] = name
-        else:
+    names: dict[str, str] = {}
+    # In the order in which they are written: the parser's own order differs from run to run.
+    for policy_id, policy in sorted(parsed["staticPolicies"].items(), key=lambda item: (len(item[0]), item[0])):
+        annotations = _annotations(policy.get("annotations", {}))
+        name = names[policy_id] = _name(annotations, policy_id, names.values())
+        if policy["effect"] == "permit":
             obligations[policy_id] = _obligation(name, annotations)
+        elif asking := sorted(_OF_PERMITS & set(annotations)):
+            raise PolicyError(f"@id({name!r}): a forbid asks nobody; take @{asking[0]} away")
+        else:
+            denials[policy_id] = name
     result = cedarpy.validate_policies(cedar, schema_text)
     if not result.validation_passed:
-        first = result.errors[0]
-        name = obligations[first.policy_id].rule if first.policy_id in obligations else denials.get(first.policy_id, "")
-        raise PolicyError(f"@id({name!r}): {first.error}")
+        raise PolicyError(min(f"@id({names.get(each.policy_id, '')!r}): {each.error}" for each in result.errors))
     return Rulebook(policies, cedarpy.Schema.from_json_str(schema_text), obligations, denials)
 
 
 @lru_cache(maxsize=8)
-def _load_cached(cedar: str, manifests: bytes) -> Rulebook | PolicyError:
+def _load_cached(cedar: str, manifests: bytes) -> Rulebook | str:
     try:
         return load(cedar, Manifests.from_bytes(manifests).executors)
     except PolicyError as exc:
-        return exc
+        return str(exc)
 
 
 def rulebook(policies: Policies, manifests: Manifests) -> Rulebook:
     """The rulebook in force, parsed once. PolicyError when the policy does not fit the manifests in force."""
     found = _load_cached(policies.cedar, manifests.to_bytes())
-    if isinstance(found, PolicyError):
-        raise found
+    if isinstance(found, str):
+        raise PolicyError(found)
     return found
 
 
@@ -139,8 +148,10 @@ def schema_for(executors: Iterable[Manifest]) -> dict[str, object]:
 
 
 def _context_shape(action: ManifestAction) -> dict[str, object]:
-    properties: dict[str, dict[str, object]] = action.parameters.get("properties", {})
+    properties: dict[str, object] = action.parameters.get("properties", {})
     required = set(action.parameters.get("required", ()))
+    if "reversibility" in action.measures:
+        raise PolicyError(f"{action.name}: a measure named reversibility would hide the plan's own; rename it")
     facts = {name: {"type": kind, "required": False} for name, kind in FACTS.items()}
     measures = {name: {"type": _MEASURES[kind], "required": False} for name, kind in action.measures.items()}
     return {
@@ -165,8 +176,9 @@ def _context_shape(action: ManifestAction) -> dict[str, object]:
     }
 
 
-def _property_shape(shape: Mapping[str, object], action: str, name: str) -> dict[str, object]:
-    match shape.get("type"):
+def _property_shape(shape: object, action: str, name: str) -> dict[str, object]:
+    given = shape if isinstance(shape, dict) else {}
+    match given.get("type"):
         case "string":
             return {"type": "String"}
         case "integer":
@@ -174,8 +186,7 @@ def _property_shape(shape: Mapping[str, object], action: str, name: str) -> dict
         case "boolean":
             return {"type": "Boolean"}
         case "array":
-            items = shape.get("items")
-            return {"type": "Set", "element": _property_shape(items if isinstance(items, dict) else {}, action, name)}
+            return {"type": "Set", "element": _property_shape(given.get("items"), action, name)}
         case other:
             raise PolicyError(
                 f"{action}: parameter {name!r} has type {other!r}; known: string, integer, boolean, array"
@@ -206,15 +217,19 @@ def _without_comments(text: str) -> str:
     return re.sub(r"//[^\n]*", "", text)
 
 
-def _name(annotations: Mapping[str, str], policy_id: str, names: set[str]) -> str:
+def _annotations(given: Mapping[str, str | None]) -> dict[str, str]:
+    # Cedar reads `@automatic` without a text as null.
+    return {name: text or "" for name, text in given.items()}
+
+
+def _name(annotations: Mapping[str, str], policy_id: str, taken: Collection[str]) -> str:
     name = annotations.get("id", "")
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
         raise PolicyError(
             f'{policy_id}: every rule needs @id("…") of lower-case letters, digits, - and _; got {name!r}'
         )
-    if name in names:
+    if name in taken:
         raise PolicyError(f"@id({name!r}) is used twice")
-    names.add(name)
     if unknown := sorted(set(annotations) - _KNOWN):
         raise PolicyError(f"@id({name!r}): unknown annotation @{unknown[0]}; known: {', '.join(sorted(_KNOWN))}")
     return name
@@ -241,8 +256,16 @@ def _obligation(name: str, annotations: Mapping[str, str]) -> Obligation:
 def _seats(annotations: Mapping[str, str]) -> tuple[Seat, ...]:
     groups = annotations.get("approvers", "").split()
     counts = annotations.get("quorum", " ".join("1" for _ in groups)).split()
+    if "automatic" in annotations:
+        if not annotations["automatic"].strip() or "quorum" in annotations:
+            raise ValueError("@automatic says why nobody is asked, and takes no @quorum")
+        return ()
+    if not groups:
+        raise ValueError("@approvers names nobody")
     if len(groups) != len(counts) or len(set(groups)) != len(groups):
         raise ValueError("@quorum gives one number for each distinct group of @approvers, in the same order")
+    if not all(re.fullmatch(r"[1-9][0-9]?", count) for count in counts) or sum(map(int, counts)) > MAX_PLACES:
+        raise ValueError(f"@quorum takes numbers from 1, {MAX_PLACES} seats together at most")
     return tuple(Seat(of=group, count=int(count)) for group, count in zip(groups, counts, strict=True))
 
 
@@ -258,7 +281,7 @@ def _seconds(text: str) -> int:
 
 def evaluate(book: Rulebook, intent: Intent, facts: Iterable[Fact], plan: Plan | None, log_time: int) -> Classification:
     """What these rules say of this intent, with the plan's measures once there is a plan."""
-    known = {fact.name: fact.value for fact in facts if fact.value is not None and fact.name in FACTS}
+    known = _known_facts(facts)
     unknown = sorted(set(FACTS) - set(known))
     request = {
         "principal": _entity("Agent" if intent.subject.type == "agent" else "Person", intent.subject.id),
@@ -269,7 +292,8 @@ def evaluate(book: Rulebook, intent: Intent, facts: Iterable[Fact], plan: Plan |
     answer = cedarpy.is_authorized(request, book.policies, "[]", schema=book.schema)
     # Cedar skips a policy that errs and may still allow: an error, or no decision, is a deny.
     if answer.diagnostics.errors or answer.decision is cedarpy.Decision.NoDecision:
-        return deny("policy_error", f"policy could not be evaluated: {'; '.join(answer.diagnostics.errors)[:500]}")
+        errors = "; ".join(sorted(answer.diagnostics.errors))
+        return deny("policy_error", f"policy could not be evaluated: {errors[:500]}")
     reasons = sorted(answer.diagnostics.reasons)
     if not answer.allowed:
         if not reasons:
@@ -277,11 +301,20 @@ def evaluate(book: Rulebook, intent: Intent, facts: Iterable[Fact], plan: Plan |
         return Classification(
             effect=Effect.DENY,
             risk=Risk.CRITICAL,
-            rules=tuple(sorted(book.denials[policy_id] for policy_id in reasons)),
+            rules=tuple(sorted(book.denials[policy_id] for policy_id in reasons))[:MAX_RULES],
             reason="a rule forbids this",
         )
     combined = _combine(book.obligations[policy_id] for policy_id in reasons)
     return _raised(combined, unknown) if unknown else combined
+
+
+def _known_facts(facts: Iterable[Fact]) -> dict[str, Json]:
+    """What intake knows. A fact that is said twice, and differently, is known by nobody."""
+    said: dict[str, set[Json]] = {}
+    for fact in facts:
+        if fact.value is not None and fact.name in FACTS:
+            said.setdefault(fact.name, set()).add(fact.value)
+    return {name: values.pop() for name, values in said.items() if len(values) == 1}
 
 
 def deny(rule: str, reason: str) -> Classification:
@@ -292,44 +325,48 @@ def deny(rule: str, reason: str) -> Classification:
 def stricter(first: Classification, second: Classification) -> Classification:
     """Both at once: the harder effect, all seats, the highest risk, the strongest assurance, the shortest time."""
     effect = max(first.effect, second.effect, key=EFFECTS.index)
-    requirements = [each.requirement for each in (first, second) if each.requirement is not None]
-    requirement = None
-    if effect is Effect.REQUIRE_APPROVAL:
-        requirement = requirements[0]
-        for other in requirements[1:]:
-            requirement = Requirement(
-                seats=seats.combine(requirement.seats, other.seats),
-                assurance=max(requirement.assurance, other.assurance, key=assurance.rank),
-                within=min(requirement.within, other.within),
-            )
-    reason = next((each.reason for each in (first, second) if each.effect is effect and each.reason), None)
-    return Classification(
-        effect=effect,
-        risk=max(first.risk, second.risk, key=RISKS.index),
-        rules=tuple(sorted({*first.rules, *second.rules})),
-        requirement=requirement,
-        reason=reason,
+    asked = [each.requirement for each in (first, second) if each.requirement is not None]
+    return _classification(
+        effect,
+        max(first.risk, second.risk, key=RISKS.index),
+        {*first.rules, *second.rules},
+        asked if effect is Effect.REQUIRE_APPROVAL else [],
+        next((each.reason for each in (first, second) if each.effect is effect and each.reason), None),
     )
 
 
 def _combine(obligations: Iterable[Obligation]) -> Classification:
     found = tuple(obligations)
+    return _classification(
+        Effect.REQUIRE_APPROVAL if any(each.seats for each in found) else Effect.PERMIT,
+        max((each.risk for each in found), key=RISKS.index),
+        {each.rule for each in found},
+        found,
+    )
+
+
+def _classification(
+    effect: Effect,
+    risk: Risk,
+    rules: Collection[str],
+    asked: Sequence[Obligation | Requirement],
+    reason: str | None = None,
+) -> Classification:
     wanted: tuple[Seat, ...] = ()
-    for each in found:
+    for each in asked:
         wanted = seats.combine(wanted, each.seats)
+    if effect is Effect.REQUIRE_APPROVAL and not wanted:
+        return deny("no_seats", "people are to be asked, and no rule says whom")
+    if len(rules) > MAX_RULES or len(wanted) > MAX_GROUPS or sum(seat.count for seat in wanted) > MAX_PLACES:
+        return deny("too_much_matches", f"over {MAX_RULES} rules, {MAX_GROUPS} groups or {MAX_PLACES} seats together")
     requirement = None
     if wanted:
         requirement = Requirement(
             seats=wanted,
-            assurance=max((each.assurance for each in found), key=assurance.rank),
-            within=min(each.within for each in found),
+            assurance=max((each.assurance for each in asked), key=assurance.rank),
+            within=min(each.within for each in asked),
         )
-    return Classification(
-        effect=Effect.REQUIRE_APPROVAL if requirement else Effect.PERMIT,
-        risk=max((each.risk for each in found), key=RISKS.index),
-        rules=tuple(sorted(each.rule for each in found)),
-        requirement=requirement,
-    )
+    return Classification(effect=effect, risk=risk, rules=tuple(sorted(rules)), requirement=requirement, reason=reason)
 
 
 def _raised(found: Classification, unknown: list[str]) -> Classification:

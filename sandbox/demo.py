@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,7 @@ from aiobotocore.session import get_session
 from sandbox import jars, story
 from sandbox.agent import PatienceError, SandboxAgent
 from sandbox.errors import SandboxError
-from sandbox.roles import RunningRoles, environment, module
+from sandbox.roles import RunningRoles, environment, keyturn
 from sandbox.world import Sandbox, SandboxWorld
 from schemas.records import Phase
 
@@ -85,14 +86,14 @@ class Stage:
         if person is not None:
             more["KEYTURN_TOKEN"] = await self.world.token(person)
         process = await asyncio.create_subprocess_exec(
-            *module("cli.main", *words),
+            *keyturn(*words),
             env=environment(more),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stderr=asyncio.subprocess.PIPE,
         )
-        text, _ = await process.communicate()
-        return Said(process.returncode or 0, text.decode().strip())
+        text, complaint = await process.communicate()
+        return Said(process.returncode or 0, text.decode().strip() or complaint.decode().strip())
 
     async def card(self, person: str, intent_id: str) -> dict[str, Any]:
         """What a person sees, read through the API."""
@@ -283,7 +284,7 @@ def to_play_with() -> str:
 
 
 @contextlib.asynccontextmanager
-async def opened(world: SandboxWorld) -> Any:  # noqa: ANN201
+async def opened(world: SandboxWorld) -> AsyncIterator[Any]:
     """S3 as its administrator sees it."""
     client: Any = get_session().create_client(
         "s3",
@@ -310,7 +311,7 @@ async def until_asked_again(stage: Stage, intent_id: str, first: str) -> str:
 
 def shown_plan(card: dict[str, Any]) -> str:
     """The plan's summary, as the card shows it."""
-    return line_of(card, "plan") or "the card shows no plan"
+    return line_of(card, "the plan in short") or "the card shows no plan"
 
 
 def asked_of(card: dict[str, Any]) -> str:

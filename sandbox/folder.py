@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 SECRET_BYTES = 18
 PORTS = 3
+TOKEN_SECONDS = 3600
+"""As long as a login counts as fresh."""
+SERVICES = ("kafka", "s3-store", "s3-proxy", "issuer")
+"""The children that are no roles."""
+ISSUER_PAGE = "/.well-known/openid-configuration"
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,7 @@ class SandboxFolder:
             made = IssuerConfiguration(
                 port=port,
                 folder=self.issuer_file.parent,
+                life_seconds=TOKEN_SECONDS,
                 persons=tuple(PersonLogin(name=each.id, sub=each.subject, secret=secret()) for each in story.PERSONS),
                 machines=(Machine(client_id=story.AGENT, secret=secret()),),
             )
@@ -176,6 +182,11 @@ class SandboxFolder:
     def keep_applied(self, applied: Mapping[str, str]) -> None:
         """Remember what is in force."""
         write(self.path / "applied.json", json.dumps(dict(applied), indent=2) + "\n")
+
+
+def url(port: int) -> str:
+    """Say where a port on this machine is met over HTTP."""
+    return f"http://{ports.LOOPBACK}:{port}"
 
 
 def _is_unfinished(path: Path) -> bool:

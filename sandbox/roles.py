@@ -58,8 +58,13 @@ def roles_of(realm: Realm) -> tuple[Role, ...]:
 
 
 def module(*words: str) -> tuple[str, ...]:
-    """Give the command line of one of our modules, run by this Python and from these very files."""
+    """Give the command line of one of our modules, run by this Python, the current folder not on its path."""
     return (sys.executable, "-P", "-m", *words)
+
+
+def keyturn(*words: str) -> tuple[str, ...]:
+    """Give the command line of our command from these very files, whether it is installed or not."""
+    return (sys.executable, "-P", "-c", "from cli.main import run; run()", *words)
 
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:
@@ -74,19 +79,19 @@ class RunningRoles:
     folder: Path
     #: Names of those to run; all when empty.
     only: tuple[str, ...] = ()
-    #: Where their logs and pid files lie; by default in `logs/` and `run/` of the folder.
-    places: Places | None = None
     #: Called with the name of each role when it is ready for the first time.
     announce: Callable[[str], None] = lambda _name: None
     token: Callable[[int], bytes] = secrets.token_bytes
     restart_after: Backoff = field(default_factory=Backoff)
     start_within: timedelta = timedelta(seconds=60)
+    #: Where their logs and pid files lie: in `logs/` and `run/` of the folder.
+    places: Places = field(init=False)
     _children: dict[str, Child] = field(default_factory=dict, init=False)
     _health: dict[str, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         folder = self.folder.absolute()
-        places = self.places or Places.under(folder)
+        places = self.places = Places.under(folder)
         home = RealmFolder(folder)
         known = {role.name: role for role in roles_of(home.realm())}
         if unknown := [name for name in self.only if name not in known]:
@@ -98,7 +103,7 @@ class RunningRoles:
             port = self._health[role.name] = int(variables.get(HEALTH, "0")) or next(free)
             self._children[role.name] = Child(
                 role.name,
-                module("cli.main", "run", *role.words, "--dir", str(folder)),
+                keyturn("run", *role.words, "--dir", str(folder)),
                 environment(variables | {HEALTH: str(port)}),
                 ready=partial(is_ready, port),
                 places=places,

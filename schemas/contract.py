@@ -370,14 +370,14 @@ def write(folder: Path = HERE) -> int:
     return len(wanted)
 
 
-def main() -> int:
+def main(folder: Path = HERE) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m schemas.contract", description="Generate the wire contract.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if anything would change")
     if not parser.parse_args().check:
-        sys.stdout.write(f"{write()} files written\n")
+        sys.stdout.write(f"{write(folder)} files written\n")
         return 0
-    different = drift()
+    different = drift(folder)
     for path in different:
         sys.stderr.write(f"schemas/{path} differs: run python -m schemas.contract, and review the change\n")
     return 1 if different else 0

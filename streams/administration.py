@@ -4,6 +4,7 @@ What must be there, and what is to be done, is decided in `streams.findings`; he
 anything is refused nothing is done.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -30,7 +31,9 @@ class Admin:
     """A Kafka super user: provisioning makes users and rights, which no role of ours may."""
 
     username: str
-    password: str = field(repr=False)
+    password: str = field(default="", repr=False)
+    #: PEM of its certificate and key, where clients log in with certificates.
+    certificate_file: Path | None = None
 
 
 class AdminSettings(BaseSettings):
@@ -42,8 +45,12 @@ class AdminSettings(BaseSettings):
     password: SecretStr | None = Field(default=None, description="Its password; prefer ADMIN_PASSWORD_FILE.")
     password_file: Path | None = Field(default=None, description="File that holds the password.")
 
+    certificate_file: Path | None = Field(default=None, description="PEM of its certificate and key (mTLS).")
+
     def admin(self) -> Admin | None:
         """The super user, if one is named."""
+        if self.certificate_file is not None:
+            return Admin(self.username or "admin", certificate_file=self.certificate_file)
         if self.username is None:
             return None
         if self.password_file is not None:
@@ -63,6 +70,7 @@ def settings_of(folder: RealmFolder, admin: Admin | None) -> Settings:
         "kafka_username": admin.username,
         "kafka_password": SecretStr(admin.password),
         "kafka_password_file": None,
+        "kafka_certificate_file": admin.certificate_file or settings.kafka_certificate_file,
     }
     return settings.model_copy(update=login)
 
@@ -87,9 +95,7 @@ async def apply(folder: Path, admin: Admin | None, *, resets_passwords: bool = F
         before = await _examine(realm, settings, cluster)
         if refused := [finding for finding in before if finding.verdict is Verdict.REFUSED]:
             raise ProvisioningError("nothing was done:\n" + "\n".join(map(str, refused)))
-        for finding in before:
-            if finding.remedy is not None:
-                await _do(finding.remedy, home, settings, cluster)
+        await _mend([finding.remedy for finding in before if finding.remedy], home, settings, cluster)
         if resets_passwords and settings.kafka_security != "SSL":
             await cluster.set_passwords({realm.cast.user(role): home.password(role) for role in realm.cast.roles()})
         return await _examine(realm, settings, cluster)
@@ -126,18 +132,16 @@ async def _examine(realm: Realm, settings: Settings, cluster: Cluster) -> tuple[
     return findings.compare(wanted, found)
 
 
-async def _do(remedy: Remedy, home: RealmFolder, settings: Settings, cluster: Cluster) -> None:
-    match remedy:
-        case CreateTopic(name, state):
-            await cluster.create_topic(name, state)
-        case SetTopic(name, changed):
-            await cluster.set_topic(name, changed)
-        case Begin(places):
-            await genesis.write(settings, places, settings.signer())
-        case CommitFirst(partitions):
-            wanted = _wanted(home.realm())
-            await cluster.commit(wanted.intake, wanted.intents, dict.fromkeys(partitions, findings.FIRST_OFFSET))
-        case AddUser(name, role):
-            await cluster.set_passwords({name: home.password(role)})
-        case Grant(rights):
-            await cluster.grant(rights)
+async def _mend(remedies: Sequence[Remedy], home: RealmFolder, settings: Settings, cluster: Cluster) -> None:
+    """Apply remedies, each kind in one go. Rights come last: nobody writes before the first records are there."""
+    wanted = _wanted(home.realm())
+    await cluster.create_topics({it.name: it.state for it in remedies if isinstance(it, CreateTopic)})
+    for it in remedies:
+        if isinstance(it, SetTopic):
+            await cluster.set_topic(it.name, it.settings)
+    if places := [place for it in remedies if isinstance(it, Begin) for place in it.places]:
+        await genesis.write(settings, places, settings.signer())
+    if partitions := [partition for it in remedies if isinstance(it, CommitFirst) for partition in it.partitions]:
+        await cluster.commit(wanted.intake, wanted.intents, dict.fromkeys(partitions, findings.FIRST_OFFSET))
+    await cluster.set_passwords({it.name: home.password(it.role) for it in remedies if isinstance(it, AddUser)})
+    await cluster.grant(right for it in remedies if isinstance(it, Grant) for right in it.rights)

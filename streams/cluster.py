@@ -123,11 +123,15 @@ class Cluster:
             for name, topic in found.items()
         }
 
-    async def create_topic(self, name: str, wanted: TopicState) -> None:
-        """When this returns the controller has made the topic."""
-        topic = NewTopic(name, wanted.partitions, wanted.replicas, config=dict(wanted.settings))
-        futures = self._client.create_topics([topic], request_timeout=REQUEST_SECONDS)
-        await _answer(f"create topic {name}", futures[name])
+    async def create_topics(self, wanted: Mapping[str, TopicState]) -> None:
+        """When this returns the controller has made these topics."""
+        topics = [
+            NewTopic(name, state.partitions, state.replicas, config=dict(state.settings))
+            for name, state in wanted.items()
+        ]
+        futures = self._client.create_topics(topics, request_timeout=REQUEST_SECONDS) if topics else {}
+        for name, future in futures.items():
+            await _answer(f"create topic {name}", future)
 
     async def set_topic(self, name: str, settings: Mapping[str, str]) -> None:
         """Change these settings of a topic, and no other."""
@@ -154,7 +158,7 @@ class Cluster:
         changes: list[UserScramCredentialAlteration] = [
             UserScramCredentialUpsertion(user, info, text.encode()) for user, text in passwords.items()
         ]
-        futures = self._client.alter_user_scram_credentials(changes, request_timeout=REQUEST_SECONDS)
+        futures = self._client.alter_user_scram_credentials(changes, request_timeout=REQUEST_SECONDS) if changes else {}
         for user, future in futures.items():
             await _answer(f"password of {user}", future)
 

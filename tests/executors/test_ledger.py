@@ -1,0 +1,129 @@
+"""What the journal says may still be done: at most one act an intent, unless nothing was done."""
+
+import pytest
+
+from executors.journal import Ledger
+from executors.outcomes import Ended, outcome
+from schemas.record import RecordError, state
+from schemas.records import Grant, JournalEntry, Outcome, Result
+from tests.executors.builders import INSTANCE, REALM, Life, signer
+
+LIFE = Life()
+GRANT = LIFE.grant(LIFE.yes("grace"))
+AGAIN = LIFE.but(number=2)
+NEXT = AGAIN.grant(AGAIN.yes("grace"))
+UNKNOWN = "3" * 64
+
+
+def used(grant: Grant) -> JournalEntry:
+    return entry(grant, "used", detail={"question": grant.question.digest})
+
+
+def ended(grant: Grant, result: Result, unknown: str | None = None) -> JournalEntry:
+    said = outcome(grant, INSTANCE, Ended(result), unknown=unknown)
+    return entry(grant, "ended", outcome=state(said, signer("lamp"), REALM))
+
+
+def entry(grant: Grant, kind: str, step: int = 0, **more: object) -> JournalEntry:
+    return JournalEntry.model_validate(
+        {
+            "intent": grant.question.intent_id,
+            "grant": grant.digest,
+            "instance": INSTANCE,
+            "step": step,
+            "entry": kind,
+            "what": kind,
+        }
+        | more
+    )
+
+
+def ledger(*entries: JournalEntry) -> Ledger:
+    made = Ledger()
+    for one in entries:
+        made.note(one)
+    return made
+
+
+def spent(made: Ledger, grant: Grant) -> str | None:
+    return made.spent(grant.question.intent_id, grant.question.digest)
+
+
+def test_an_unused_intent_may_be_acted_upon() -> None:
+    assert spent(ledger(), GRANT) is None
+
+
+def test_a_used_intent_may_not_be_acted_upon_under_any_question() -> None:
+    made = ledger(used(GRANT))
+    assert "under this question" in str(spent(made, GRANT))
+    assert "open" in str(spent(made, NEXT))
+
+
+@pytest.mark.parametrize("result", [Result.SUCCEEDED, Result.FAILED, Result.UNKNOWN])
+def test_an_intent_that_ended_may_not_be_acted_upon_again(result: Result) -> None:
+    assert result.value in str(spent(ledger(used(GRANT), ended(GRANT, result)), NEXT))
+
+
+def test_only_stale_leaves_room_for_another_question() -> None:
+    made = ledger(used(GRANT), ended(GRANT, Result.STALE))
+    assert spent(made, NEXT) is None
+    assert spent(made, GRANT) is not None
+
+
+def test_a_refused_grant_spends_its_intent() -> None:
+    assert spent(ledger(ended(GRANT, Result.FAILED)), NEXT) is not None
+
+
+def test_the_first_outcome_is_the_one_that_is_said_again() -> None:
+    first, second = ended(GRANT, Result.SUCCEEDED), ended(GRANT, Result.FAILED)
+    use = ledger(used(GRANT), first, second).use(LIFE.intent.id, GRANT.digest)
+    assert use is not None
+    assert use.outcome == first.outcome
+    assert use.result is Result.SUCCEEDED
+
+
+def test_what_was_seen_is_kept_by_the_unknown_it_answers() -> None:
+    seen = ended(GRANT, Result.SUCCEEDED, UNKNOWN)
+    use = ledger(used(GRANT), ended(GRANT, Result.UNKNOWN), seen).use(LIFE.intent.id, GRANT.digest)
+    assert use is not None
+    assert use.observed == {UNKNOWN: seen.outcome}
+    assert use.result is Result.UNKNOWN
+
+
+def test_steps_are_kept_until_the_outcome_is_certain() -> None:
+    steps = (used(GRANT), entry(GRANT, "started", 1), entry(GRANT, "done", 1))
+    use = ledger(*steps, ended(GRANT, Result.UNKNOWN)).use(LIFE.intent.id, GRANT.digest)
+    assert use is not None
+    assert use.entries == list(steps)
+    use = ledger(*steps, ended(GRANT, Result.SUCCEEDED)).use(LIFE.intent.id, GRANT.digest)
+    assert use is not None
+    assert use.entries == []
+
+
+def test_an_entry_that_cannot_be_trusted_bars_its_intent_and_no_other() -> None:
+    made = ledger()
+    made.bar(LIFE.intent.id)
+    assert "cannot be trusted" in str(spent(made, GRANT))
+    assert made.spent("bot.01JZZZZZZZZZZZZZZZZZZZZZZZ", "4" * 64) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        entry(GRANT, "ended"),
+        used(GRANT).model_copy(update={"outcome": ended(GRANT, Result.FAILED).outcome}),
+        ended(GRANT, Result.FAILED).model_copy(update={"grant": NEXT.digest}),
+        entry(GRANT, "ended", outcome=LIFE.signed_plan),
+    ],
+)
+def test_an_entry_whose_outcome_does_not_fit_is_not_taken(wrong: JournalEntry) -> None:
+    made = ledger()
+    with pytest.raises(RecordError):
+        made.note(wrong)
+    assert spent(made, GRANT) is None
+
+
+def test_an_outcome_cites_its_grant() -> None:
+    said = ended(GRANT, Result.SUCCEEDED).outcome
+    assert said is not None
+    assert said.read(Outcome).grant == GRANT.digest

@@ -1,0 +1,121 @@
+from typing import Any
+
+import pytest
+
+from schemas import examples, signing
+from schemas.authority import MAY_SIGN, Authority
+from schemas.record import Record, Statement, state
+from schemas.records import Channel, Intent, Refusal, Subject, Withdrawal
+from schemas.snapshots import Directory, Key, Role
+
+REALM, NOON = examples.REALM, examples.NOON
+HOLDERS: dict[str, str] = {"agent": "export-bot", "executor": "s3", "notifier": "api"}
+ROLES: tuple[Role, ...] = ("root", "agent", "gateway", "intake", "core", "executor", "notifier", "roster", "notary")
+
+
+def key(role: Role, **more: Any) -> Key:
+    one = examples.signer(role)
+    vouches = {"channel": "api", "max_assurance": "identity"} if role == "notifier" else {}
+    members = {
+        "keyid": one.keyid,
+        "public": one.public,
+        "role": role,
+        "holder": HOLDERS.get(role, role),
+        "valid_from": 0,
+    }
+    return Key.model_validate(members | vouches | more, strict=False)
+
+
+def authority(*keys: Key) -> Authority:
+    return Authority(REALM, Directory(version=1, keys=keys or tuple(key(role) for role in ROLES)))
+
+
+ALL = authority()
+
+
+def signed(record: Record, role: str, realm: str = REALM) -> Statement:
+    return state(record, examples.signer(role), realm)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("record", [record for record, _ in examples.TOLD_BY], ids=lambda one: one.TYPE)
+def test_a_role_says_what_is_its_to_say_and_nothing_else(record: Record, role: Role) -> None:
+    refusal = ALL.refuses(signed(record, role), NOON)
+    assert refusal is (None if role in MAY_SIGN[record.TYPE] else Refusal.BAD_SIGNATURE)
+
+
+def test_a_key_nobody_listed_says_nothing() -> None:
+    assert authority(key("core")).refuses(signed(examples.CLAIM, "executor"), NOON) is Refusal.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize(("at", "counts"), [(99, False), (100, True), (199, True), (200, False)])
+def test_a_key_speaks_from_its_first_instant_until_before_its_last(at: int, counts: bool) -> None:
+    one = authority(key("executor", valid_from=100, valid_until=200))
+    assert (one.refuses(signed(examples.CLAIM, "executor"), at) is None) is counts
+    assert one.key(examples.signer("executor").keyid) is not None, "a retired key is still known"
+
+
+def test_another_realms_yes_is_nothing_here() -> None:
+    assert ALL.refuses(signed(examples.DECISION, "notifier", "staging"), NOON) is Refusal.BAD_SIGNATURE
+
+
+def test_a_signature_under_another_body_is_nothing() -> None:
+    one = signed(examples.CLAIM, "executor")
+    changed = one.model_copy(update={"body": one.body | {"instance": "s3-1-ffff"}})
+    assert ALL.refuses(changed, NOON) is Refusal.BAD_SIGNATURE
+
+
+def intent(**changes: object) -> Intent:
+    return examples.INTENT.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("record", "role"),
+    [
+        (intent(id=examples.INTENT_ID.replace("export-bot", "other-bot")), "agent"),
+        (intent(subject=Subject(type="agent", id="other-bot")), "agent"),
+        (intent(subject=Subject(type="person", id="export-bot")), "agent"),
+        (intent(subject=Subject(type="agent", id="other-bot")), "gateway"),
+        (Withdrawal(intent=examples.INTENT_ID, by=Subject(type="person", id="ada")), "agent"),
+        (examples.PLAN.model_copy(update={"executor": "iam"}), "executor"),
+        (examples.CLAIM.model_copy(update={"executor": "iam"}), "executor"),
+        (examples.OUTCOME.model_copy(update={"executor": "iam"}), "executor"),
+        (examples.DECISION.model_copy(update={"channel": Channel.SLACK}), "notifier"),
+        (examples.RESOLUTION.model_copy(update={"channel": Channel.TEAMS}), "notifier"),
+    ],
+    ids=[
+        "an agent under another's id",
+        "an agent for another agent",
+        "an agent as a person",
+        "the gateway under another's id",
+        "an agent as an owner",
+        "a plan of another executor",
+        "a claim of another executor",
+        "an outcome of another executor",
+        "a decision of another channel",
+        "a resolution of another channel",
+    ],
+)
+def test_a_holder_speaks_only_for_itself(record: Record, role: str) -> None:
+    assert ALL.refuses(signed(record, role), NOON) is Refusal.NOT_ENTITLED
+
+
+def test_a_body_that_is_no_record_at_all_entitles_nobody() -> None:
+    agent = examples.signer("agent")
+    for body in ({"id": "x"}, {"id": "no id", "subject": {}}, {}):
+        statement = Statement(
+            type=Intent.TYPE, body=body, keyid=agent.keyid, sig=signing.sign(agent, REALM, Intent.TYPE, _bytes(body))
+        )
+        assert ALL.refuses(statement, NOON) is Refusal.NOT_ENTITLED
+
+
+def _bytes(body: dict[str, Any]) -> bytes:
+    return Statement(type=Intent.TYPE, body=body, keyid="0" * 32, sig="A" * 86 + "==").value
+
+
+def test_the_gateway_speaks_for_persons_and_for_agents_without_keys() -> None:
+    person = examples.INTENT_ID.replace("export-bot", "ada")
+    assert ALL.refuses(signed(intent(id=person, subject=Subject(type="person", id="ada")), "gateway"), NOON) is None
+    assert ALL.refuses(signed(examples.INTENT, "gateway"), NOON) is None
+    owner = Withdrawal(intent=examples.INTENT_ID, by=Subject(type="person", id="linus"))
+    assert ALL.refuses(signed(owner, "gateway"), NOON) is None

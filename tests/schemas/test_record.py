@@ -1,0 +1,63 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas import examples
+from schemas.record import INVISIBLE, RecordError, Statement
+from schemas.records import FINAL, Intent, Phase, Resource, Tick
+
+
+@pytest.mark.parametrize("char", ["\u202e", "\u200b", "\u0000", "\n", "\ue000", "\u2028", *sorted(INVISIBLE)[:8]])
+def test_an_identifier_shows_every_character_it_has(char: str) -> None:
+    with pytest.raises(ValueError, match=f"U\\+{ord(char):04X}"):
+        Resource(type="bucket", id=f"logs{char}prod")
+
+
+@given(st.sampled_from(["ttl", "id", "subject", "action", "resource", "context"]))
+def test_a_member_spelt_out_or_left_out_is_another_record(name: str) -> None:
+    members = {other: value for other, value in examples.INTENT.to_json().items() if other != name}
+    with pytest.raises(RecordError, match=name):
+        Intent.from_json(members)
+
+
+def test_a_default_that_is_spelt_out_is_another_spelling_and_refused() -> None:
+    outcome = examples.OUTCOME.to_bytes()
+    spelt = outcome.replace(b'"receipt":', b'"observed":false,"receipt":')
+    with pytest.raises(RecordError, match="spelt out with its default"):
+        type(examples.OUTCOME).from_bytes(spelt)
+
+
+def test_a_record_above_its_cap_is_neither_written_nor_read() -> None:
+    longer = examples.INTENT.model_copy(
+        update={"action": examples.INTENT.action.model_copy(update={"properties": {"text": "x" * 20_000}})}
+    )
+    with pytest.raises(RecordError, match="at most 16384"):
+        longer.to_bytes()
+    with pytest.raises(RecordError, match="at most 1024"):
+        Tick.from_bytes(b" " * 1025)
+
+
+def test_a_statement_is_read_only_as_what_it_is() -> None:
+    statement = Statement(type=Tick.TYPE, body=examples.TICK.to_json(), keyid="0" * 32, sig="A" * 86 + "==")
+    assert statement.read(Tick) == examples.TICK
+    assert statement.digest == examples.TICK.digest
+    with pytest.raises(RecordError, match=r"expected keyturn\.intent\.v1"):
+        statement.read(Intent)
+
+
+def test_the_same_wish_asked_again_is_recognised() -> None:
+    again = examples.INTENT.model_copy(
+        update={"id": examples.INTENT_ID[:-1] + "Z", "ttl": 60, "context": examples.INTENT.context.model_copy()}
+    )
+    assert again.content_digest == examples.INTENT.content_digest
+    assert again.digest != examples.INTENT.digest
+    other = examples.INTENT.model_copy(update={"resource": Resource(type="bucket", id="other")})
+    assert other.content_digest != examples.INTENT.content_digest
+
+
+def test_an_action_names_its_executor() -> None:
+    assert examples.INTENT.executor == "s3"
+
+
+def test_phases_that_absorb_everything_are_those_of_an_end() -> None:
+    assert {Phase.UNKNOWN, Phase.EXECUTING, Phase.APPROVED, Phase.PENDING, Phase.PLANNING} == set(Phase) - FINAL

@@ -40,7 +40,6 @@ def executor(
     from functools import partial
 
     from executors.process import run as main
-
     from streams import process
     from streams.realm import settings_for
 

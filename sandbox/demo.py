@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -32,7 +33,7 @@ from schemas.records import Phase
 DIRECTORY: Final = Path(".keyturn") / "demo"
 FORBIDDEN: Final = 5
 """The exit code of a decision that this person may not make."""
-DENIED: Final = 3
+WIDTH: Final = 96
 
 
 class StoryError(Exception):
@@ -106,7 +107,8 @@ class Stage:
         """One person's word, on the question that is open now."""
         card = await self.card(person, intent_id)
         said = await self.keyturn(person, verb, f"{intent_id}@{card['question_digest'][:12]}", *more)
-        self.screen.fact(person, f"keyturn {verb} -> exit {said.code}: {one_line(said.text)}")
+        words = said.text.removeprefix("keyturn: ").removeprefix(f"{intent_id}: ")
+        self.screen.fact(person, f"keyturn {verb} -> exit {said.code}: {one_line(words)}")
         return said
 
     async def ask(self, properties: dict[str, Any], reason: str, ttl: int = 600) -> str:
@@ -311,7 +313,7 @@ async def until_asked_again(stage: Stage, intent_id: str, first: str) -> str:
 
 def shown_plan(card: dict[str, Any]) -> str:
     """The plan's summary, as the card shows it."""
-    return line_of(card, "the plan in short") or "the card shows no plan"
+    return one_line(line_of(card, "the plan in short") or "the card shows no plan")
 
 
 def asked_of(card: dict[str, Any]) -> str:
@@ -339,7 +341,7 @@ def described(properties: dict[str, Any]) -> str:
 def one_line(text: str) -> str:
     """Text on one line, bounded."""
     line = " ".join(text.split())
-    return line if len(line) <= 110 else line[:107] + "..."  # noqa: PLR2004
+    return line if len(line) <= WIDTH else line[: WIDTH - 3] + "..."
 
 
 def require(holds: bool, otherwise: str) -> None:
@@ -372,6 +374,8 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m sandbox.demo", description=__doc__)
     parser.add_argument("--live", action="store_true", help="leave it running to play with")
     chosen = parser.parse_args(words)
+    # What goes wrong reaches the screen as an exception; the services' own words are in their logs.
+    logging.getLogger("sandbox").addHandler(logging.NullHandler())
     screen = Screen(not sys.stdout.isatty() or "NO_COLOR" in os.environ, time.monotonic())
     try:
         asyncio.run(tell(is_live=chosen.live, screen=screen))

@@ -48,7 +48,6 @@ MOUNTS: Final = (
             "manifest": "What the executors can do.",
         },
     ),
-    Mount("cli.submit", {"submit": "Ask for something to be done.", "withdraw": "Take an intent back."}),
     Mount(
         "cli.approvals",
         {

@@ -1,9 +1,12 @@
 """`keyturn run ROLE`: one role in this process, until SIGTERM."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Run one role in this process, until SIGTERM.")
 Folder = Annotated[
@@ -11,14 +14,26 @@ Folder = Annotated[
 ]
 
 
+def _told(folder: Path | None, role: str) -> "Settings":
+    """What the role is told: the folder's variables, those of this process's own environment first."""
+    import os
+
+    from streams.realm import RealmFolder, settings_for
+
+    if folder is not None:
+        # Some variables are a role's own (KEYTURN_INTAKE_…, KEYTURN_S3_…): it reads them itself.
+        for name, value in RealmFolder(folder).environment(role).items():
+            os.environ.setdefault(name, value)
+    return settings_for(folder, role)
+
+
 @app.command()
 def intake(folder: Folder = None) -> None:
     """Verify, enrich and classify intents."""
     from broker.intake.process import run as main
     from streams import process
-    from streams.realm import settings_for
 
-    process.run("intake", settings_for(folder, "intake"), main)
+    process.run("intake", _told(folder, "intake"), main)
 
 
 @app.command()
@@ -26,9 +41,8 @@ def core(folder: Folder = None) -> None:
     """Decide: the transactional core."""
     from broker.core.process import run as main
     from streams import process
-    from streams.realm import settings_for
 
-    process.run("core", settings_for(folder, "core"), main)
+    process.run("core", _told(folder, "core"), main)
 
 
 @app.command()
@@ -41,9 +55,8 @@ def executor(
 
     from executors.process import run as main
     from streams import process
-    from streams.realm import settings_for
 
-    process.run(f"executor-{name}", settings_for(folder, f"executor-{name}"), partial(main, name))
+    process.run(f"executor-{name}", _told(folder, f"executor-{name}"), partial(main, name))
 
 
 @app.command()
@@ -51,6 +64,5 @@ def api(folder: Folder = None) -> None:
     """Serve the approvers' HTTP API."""
     from notifiers.api.process import run_role
     from streams import process
-    from streams.realm import settings_for
 
-    process.run("api", settings_for(folder, "notifier-api"), run_role)
+    process.run("api", _told(folder, "notifier-api"), run_role)

@@ -1,7 +1,7 @@
 """One value, one sequence of bytes. No I/O.
 
 A record's value on Kafka *is* its canonical JSON: RFC 8785 (JCS) on a profile where it is unambiguous: ASCII
-member names, no floats, |int| <= 2**53, no null, NFC text. On that profile sorted compact `orjson` equals RFC 8785
+member names, no floats, |int| < 2**53, no null, NFC text. On that profile sorted compact `orjson` equals RFC 8785
 byte for byte (the tests hold it against the `rfc8785` package), and hashing needs no second serializer.
 """
 
@@ -14,7 +14,7 @@ import orjson
 Json: TypeAlias = "bool | int | str | tuple[Json, ...] | list[Json] | dict[str, Json]"
 """What the profile can say: no null, no float. An absent member is the only way to say nothing."""
 
-MAX_INT: Final = 2**53
+MAX_INT: Final = 2**53 - 1
 """RFC 8785 numbers are IEEE 754 doubles; beyond this two integers may print alike (RFC 7493, I-JSON, 2.2)."""
 MAX_DEPTH: Final = 16
 MAX_BYTES: Final = 512 * 1024
@@ -70,7 +70,7 @@ def _require_profile(value: object, path: str, depth_left: int) -> None:  # noqa
             return
         case int():
             if not -MAX_INT <= value <= MAX_INT:
-                raise CanonicalError(f"{path}: {value} is beyond 2**53; write it as a string")
+                raise CanonicalError(f"{path}: {value} is beyond 2**53 - 1; write it as a string")
         case str():
             _require_text(value, path)
         case dict():

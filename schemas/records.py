@@ -109,7 +109,7 @@ class Withdrawal(Record):
 
     TYPE: ClassVar[str] = "keyturn.withdrawal.v1"
     MAX_DEPTH: ClassVar[int] = 6
-    MAX_BYTES: ClassVar[int] = 4 * 1024
+    MAX_BYTES: ClassVar[int] = 16 * 1024
 
     intent: IntentId
     by: Subject
@@ -248,7 +248,7 @@ class ForwardedWithdrawal(Record):
 
     TYPE: ClassVar[str] = "keyturn.forwarded-withdrawal.v1"
     MAX_DEPTH: ClassVar[int] = 10
-    MAX_BYTES: ClassVar[int] = 16 * 1024
+    MAX_BYTES: ClassVar[int] = 32 * 1024
 
     withdrawal: Statement
     source: Source
@@ -341,7 +341,7 @@ class PlanFailed(Record):
     """There is no plan: the target is missing, the parameters make no sense in the world. Topic `reports`."""
 
     TYPE: ClassVar[str] = "keyturn.plan-failed.v1"
-    MAX_BYTES: ClassVar[int] = 8 * 1024
+    MAX_BYTES: ClassVar[int] = 16 * 1024
 
     round: Round
     executor: Name
@@ -695,7 +695,7 @@ class IntentStatus(Record):
     """What an agent can see of its intent. No parameters. Topic `status`, compacted."""
 
     TYPE: ClassVar[str] = "keyturn.intent-status.v1"
-    MAX_BYTES: ClassVar[int] = 8 * 1024
+    MAX_BYTES: ClassVar[int] = 16 * 1024
 
     intent: IntentId
     phase: Phase

@@ -5,7 +5,11 @@ StreamError
 ├── TopicMissingError               not provisioned, or the principal may not see it
 ├── GapError                        an input's offset is not the position its reader owns (law 11)
 ├── NumberGapError                  a transactional topic's `n` jumped (law 11)
-└── LostPositionError               a position lies outside what the log still holds
+├── LostPositionError               a position lies outside what the log still holds
+├── ClusterError                    administration: Kafka refused, with its reason (streams.cluster)
+│   └── GroupIsLiveError            a group's offsets cannot be set while it has members
+├── ProvisioningError               Kafka is not as the realm needs it (streams.administration)
+└── OvertakenError                  somebody else's version of a document came first (streams.documents)
 """
 
 

@@ -1,7 +1,7 @@
 """The first record of every input partition: signed by the root key, skipped by everybody.
 
 Without it a reader whose committed offset is still 0 can lose records in a rebalance: its client does not go back to
-an offset of 0 (docs/kafka.md). It is written only into an empty partition, before anybody else may write there.
+an offset of 0 (docs/adr/0001). It is written only into an empty partition, before anybody else may write there.
 """
 
 from collections.abc import Iterable

@@ -26,10 +26,9 @@ from schemas.records import (
     Vote,
 )
 from schemas.snapshots import Directory
+from schemas.timing import LEADER_SKEW_MS
 from schemas.world import World
 
-LEADER_SKEW_MS: Final = 2_000
-"""How far the clocks of two partition leaders may differ (law 5)."""
 PERMITTED: Final = "policy permits this without people, says the core; only the core can judge policy"
 
 

@@ -105,7 +105,10 @@ class Executor(Protocol):
         ...
 
     async def plan(self, intent: Intent, round_: Round, now: int) -> Plan:
-        """What would be done, read from the real system with read-only rights. Writes nothing, anywhere."""
+        """What would be done, read from the real system with read-only rights. Writes nothing, anywhere.
+
+        The runner fills in `manifest`, the version of the manifests in force.
+        """
         ...
 
     async def execute(self, act: Act) -> Receipt:

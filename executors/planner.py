@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from executors import outcomes
 from executors.acting import Clock
@@ -16,10 +17,12 @@ log = logging.getLogger("keyturn.executor")
 class Planner:
     """Asks the plugin."""
 
-    def __init__(self, manifest: Manifest, plugin: Executor, clock: Clock) -> None:
+    def __init__(self, manifest: Manifest, plugin: Executor, clock: Clock, version: Callable[[], int]) -> None:
+        """`version()`: of the manifests in force."""
         self._manifest = manifest
         self._plugin = plugin
         self._clock = clock
+        self._version = version
 
     async def plan(self, request: PlanRequest) -> Plan | PlanFailed:
         """What would be done, or why nothing can be said of it."""
@@ -31,6 +34,7 @@ class Planner:
             async with asyncio.timeout(action_of(self._manifest, intent).timeout):
                 await self._plugin.validate(intent)
                 plan = await self._plugin.plan(intent, round_, self._clock())
+            plan = plan.model_copy(update={"manifest": self._version()})
             if (plan.round, plan.intent, plan.executor) != (round_, intent.digest, self._manifest.executor):
                 return self._failed(request, "internal: the plan is for something else than was asked")
             plan.to_bytes()

@@ -139,7 +139,9 @@ class Runner:
                 partitions = await self._number_of_partitions()
                 self._voice = Voice(self._settings, self._own.executor, self._signer, self._speaker, partitions)
                 self._hearing = Hearing(self._view, self._voice, partitions, self._own_settings.world_seconds)
-                self._planner = Planner(self._manifest, self._plugin, self._clock)
+                self._planner = Planner(
+                    self._manifest, self._plugin, self._clock, lambda: self._view.world.versions.manifests
+                )
                 self._actor = Actor(
                     self._own,
                     self._manifest,

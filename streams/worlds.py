@@ -44,6 +44,7 @@ class WorldView:
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Condition()
         self._positions: dict[TopicPartition, int] = {}
+        self._is_over = False
         self.world = settings.empty_world()
 
     async def __aenter__(self) -> Self:
@@ -80,22 +81,27 @@ class WorldView:
             await self._changed.wait_for(
                 lambda: self._is_over or all(self._positions.get(place, 0) >= end for place, end in ends.items())
             )
-        self.require_alive()
+        if self._is_over and self._task is not None:
+            await self._task
         return self.world
 
-    @property
-    def _is_over(self) -> bool:
-        return self._task is not None and self._task.done()
-
     async def _follow(self) -> None:
-        while True:
-            batch = await self._consumer.getmany(timeout_ms=reading.POLL_MS)
-            for place, records in batch.items():
-                for record in records:
-                    self._take(place, record)
-            if batch:
-                async with self._changed:
-                    self._changed.notify_all()
+        try:
+            while True:
+                batch = await self._consumer.getmany(timeout_ms=reading.POLL_MS)
+                for place, records in batch.items():
+                    for record in records:
+                        self._take(place, record)
+                if batch:
+                    await self._tell()
+        finally:
+            # Whoever waits must hear that there is nothing to wait for.
+            self._is_over = True
+            await self._tell()
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
     def _take(self, place: TopicPartition, record: ConsumerRecord) -> None:
         self.world = after(self.world, record)

@@ -196,7 +196,7 @@ def request(to: str) -> PlanRequest:
 async def planned(asked: PlanRequest, seconds: int = 5) -> Plan | PlanFailed:
     action = LAMP.actions[0].model_copy(update={"timeout": seconds})
     manifest = LAMP.model_copy(update={"actions": (action,)})
-    return await Planner(manifest, Lamp(), lambda: GRANTED).plan(asked)
+    return await Planner(manifest, Lamp(), lambda: GRANTED, lambda: 1).plan(asked)
 
 
 async def test_a_plan_is_for_what_was_asked() -> None:

@@ -150,6 +150,13 @@ def test_a_plan_that_this_executor_did_not_sign_is_refused(name: str) -> None:
     assert why(judged(life.grant(life.yes("grace")))) is Check.PLAN
 
 
+def test_another_executors_own_plan_is_refused() -> None:
+    theirs = LIFE.plan.model_copy(update={"executor": "other"})
+    grant = LIFE.grant(GRACE, plan=state(theirs, signer("other"), REALM))
+    judgement = judged(grant)
+    assert judgement == Refused(Check.PLAN, "the plan is the executor other's")
+
+
 def test_intakes_key_may_be_younger_than_the_intent_and_older_than_the_grant() -> None:
     young = key("young", "intake", "intake", valid_from=ASKED + 5_000)
     life = LIFE.but(intake=signer("young"))

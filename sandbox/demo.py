@@ -29,6 +29,7 @@ from sandbox.errors import SandboxError
 from sandbox.roles import RunningRoles, environment, keyturn
 from sandbox.world import Sandbox, SandboxWorld
 from schemas.records import Phase
+from streams.connection import quiet_client_logs
 
 DIRECTORY: Final = Path(".keyturn") / "demo"
 FORBIDDEN: Final = 5
@@ -145,7 +146,7 @@ class Stage:
             second = await self.s3.get_object(Bucket=properties["destination_bucket"], Key=key.replace(*below, 1))
             same = await first["Body"].read() == await second["Body"].read()
             require(same, f"{key}: the copy has other bytes")
-        self.screen.fact("S3", f"{len(copies)} objects at the destination, one version each, same bytes")
+        self.screen.fact("S3", f"{len(copies)} at the destination, one version each, the same bytes")
 
     async def require_nothing(self, properties: dict[str, Any]) -> None:
         """Nothing lies at the destination."""
@@ -228,9 +229,9 @@ async def verified(stage: Stage) -> None:
     stage.screen.chapter("5  An auditor checks all of it, trusting nobody")
     said = await stage.keyturn(None, "audit", "verify", "--dir", str(stage.world.folder))
     require(said.code == 0, f"`keyturn audit verify` ended with {said.code}:\n{said.text}")
-    stage.screen.fact("auditor", f"keyturn audit verify -> exit {said.code}")
-    for line in said.text.splitlines()[:6]:
-        stage.screen.fact("", line.strip())
+    lines = [line.strip() for line in said.text.splitlines()]
+    stage.screen.fact("auditor", f"keyturn audit verify -> exit {said.code}: {lines[0]}")
+    stage.screen.fact("", next((line for line in lines if line.startswith("intents:")), ""))
 
 
 CHAPTERS: Final = (approved, denied, expired, changed, verified)
@@ -376,6 +377,7 @@ def main(words: list[str]) -> int:
     chosen = parser.parse_args(words)
     # What goes wrong reaches the screen as an exception; the services' own words are in their logs.
     logging.getLogger("sandbox").addHandler(logging.NullHandler())
+    quiet_client_logs()
     screen = Screen(not sys.stdout.isatty() or "NO_COLOR" in os.environ, time.monotonic())
     try:
         asyncio.run(tell(is_live=chosen.live, screen=screen))

@@ -22,8 +22,8 @@ class IntakeSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="KEYTURN_INTAKE_", frozen=True, extra="ignore")
 
-    catalog: Path | None = Field(None, description="YAML of resources: environment, classification, owner.")
-    sweep_seconds: float = Field(10.0, gt=0, description="How often records without an answer are looked for.")
+    catalog: Path | None = Field(default=None, description="YAML of resources: environment, classification, owner.")
+    sweep_seconds: float = Field(default=10.0, gt=0, description="How often records without an answer are looked for.")
 
 
 def clock() -> int:

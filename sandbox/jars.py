@@ -17,12 +17,14 @@ import hashlib
 import logging
 import os
 import shutil
+import ssl
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import certifi
 import httpx
 
 from sandbox.errors import DownloadError, WrongSumError
@@ -181,7 +183,7 @@ class _Tally:
 async def _fetch_all(jars: Iterable[Jar], folder: Path, sources: Sources, tally: _Tally) -> None:
     slots = asyncio.Semaphore(CONNECTIONS)
 
-    async with httpx.AsyncClient(follow_redirects=True, timeout=30) as client:
+    async with httpx.AsyncClient(follow_redirects=True, timeout=30, verify=_trusted()) as client:
 
         async def fetch(jar: Jar) -> None:
             async with slots:
@@ -195,6 +197,13 @@ async def _fetch_all(jars: Iterable[Jar], folder: Path, sources: Sources, tally:
         except* (DownloadError, WrongSumError) as failures:
             # One clear error says more than a group of the same.
             raise failures.exceptions[0] from None
+
+
+def _trusted() -> ssl.SSLContext:
+    """This machine's authorities, a company's own among them, and the usual ones where a machine has none."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
 
 
 async def _fetch(client: httpx.AsyncClient, jar: Jar, folder: Path, sources: Sources, tally: _Tally) -> None:

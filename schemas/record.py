@@ -81,8 +81,11 @@ class Record(Part):
     MAX_DEPTH: ClassVar[int] = 8
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes. Raises RecordError when they exceed the type's cap."""
-        data = canonical.encode(self.to_json(), max_depth=self.MAX_DEPTH)
+        """The canonical bytes. Raises RecordError when there are none, or they exceed the type's cap."""
+        try:
+            data = canonical.encode(self.to_json(), max_depth=self.MAX_DEPTH)
+        except canonical.CanonicalError as exc:
+            raise RecordError(f"{self.TYPE}: {exc}") from exc
         if len(data) > self.MAX_BYTES:
             raise RecordError(f"{self.TYPE} of {len(data)} bytes; at most {self.MAX_BYTES} are accepted")
         return data

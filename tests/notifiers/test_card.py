@@ -48,11 +48,11 @@ prose = st.text(st.sampled_from(_NASTY) | st.characters(codec="latin-1"), max_si
 identifiers = st.text(st.characters(codec="ascii", min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=40)
 names = st.from_regex(r"\A[a-z0-9][a-z0-9_-]{0,12}\Z")
 members = st.from_regex(r"\A[A-Za-z][A-Za-z0-9_]{0,8}\Z")
-scalars = st.booleans() | st.integers(-(2**53), 2**53) | prose
+scalars = st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | prose
 properties = st.dictionaries(members, scalars | st.lists(scalars, max_size=3).map(tuple), max_size=4)
 details = st.dictionaries(members, scalars, max_size=3)
 digests = st.from_regex(r"\A[0-9a-f]{64}\Z")
-instants = st.integers(0, 2**53)
+instants = st.integers(0, 2**53 - 1)
 
 intents = st.builds(
     stage.intent,
@@ -84,7 +84,7 @@ plans = st.fixed_dictionaries(
         "reversibility": st.sampled_from(Reversibility),
         "undo": prose,
         "planned_at": instants,
-        "manifest": st.integers(0, 2**53),
+        "manifest": st.integers(0, 2**53 - 1),
     }
 )
 facts = st.lists(

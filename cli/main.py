@@ -60,7 +60,7 @@ MOUNTS: Final = (
             "resolve": "Say what became of an unknown outcome.",
         },
     ),
-    Mount("cli.audit", {"audit": "Verify, replay and export the trail."}, is_noun=True),
+    Mount("cli.audit", {"audit": "Follow, show, verify and export the trail."}, is_noun=True),
     Mount("cli.run", {"run": "Run one role."}, is_noun=True),
     Mount("cli.up", {"up": "Run every role of a realm on this machine."}),
     Mount("cli.sandbox", {"sandbox": "A whole Keyturn on this machine, with a story."}, is_noun=True),

@@ -31,7 +31,7 @@ from sandbox.world import Sandbox, SandboxWorld
 from schemas.records import Phase
 from streams.connection import quiet_client_logs
 
-DIRECTORY: Final = Path(".keyturn") / "demo"
+DIRECTORY: Final = Path(".keyturn-demo")
 FORBIDDEN: Final = 5
 """The exit code of a decision that this person may not make."""
 WIDTH: Final = 96

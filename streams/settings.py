@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     instance: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = Field(
         "0", description="Unique among the processes of one role; the same again after a restart (static membership)."
     )
-    state: Path = Field(Path(".keyturn/state"), description="Scratch folder of this process; may be lost.")
+    state: Path = Field(Path(".keyturn-state"), description="Scratch folder of this process; may be lost.")
     health: int = Field(0, ge=0, le=65535, description="Loopback port for /livez and /readyz; 0 picks a free one.")
 
     @model_validator(mode="after")

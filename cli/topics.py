@@ -20,9 +20,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 @app.command("plan")
 def plan(directory: Folder, *, as_json: AsJson = False) -> None:
     """Show what `apply` would do. Changes nothing."""
-    from streams.administration import AdminSettings, examine
+    from streams.administration import admin_of, examine
 
-    found = [finding for finding in asyncio.run(examine(directory, AdminSettings().admin())) if not finding.is_ok]
+    found = [finding for finding in asyncio.run(examine(directory, admin_of(directory))) if not finding.is_ok]
     if as_json:
         _print_json(found)
         return
@@ -42,16 +42,16 @@ def apply(
     """Create what is missing and raise what differs. Never deletes, shrinks or takes a right away: it says so."""
     from streams import administration
 
-    admin = administration.AdminSettings().admin()
+    admin = administration.admin_of(directory)
     _report(asyncio.run(administration.apply(directory, admin, resets_passwords=reset_passwords)), as_json=as_json)
 
 
 @app.command("check")
 def check(directory: Folder, *, as_json: AsJson = False) -> None:
     """Compare Kafka with the realm, fact by fact. Exits 1 if one is wrong; superfluous rights are wrong too."""
-    from streams.administration import AdminSettings, examine
+    from streams.administration import admin_of, examine
 
-    _report(asyncio.run(examine(directory, AdminSettings().admin())), as_json=as_json)
+    _report(asyncio.run(examine(directory, admin_of(directory))), as_json=as_json)
 
 
 def _report(findings: Iterable["Finding"], *, as_json: bool) -> None:

@@ -278,6 +278,10 @@ class Provisioning:
             },
         )
         self.folder.tell(
+            "administration",
+            {"KEYTURN_ADMIN_USERNAME": self.world.admin.username, "KEYTURN_ADMIN_PASSWORD": self.world.admin.password},
+        )
+        self.folder.tell(
             "notifier-api",
             {"KEYTURN_API_ISSUER": self.world.issuer, "KEYTURN_API_PORT": str(self.where.api)},
         )

@@ -4,6 +4,7 @@ What must be there, and what is to be done, is decided in `streams.findings`; he
 anything is refused nothing is done.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ from streams.realm import Realm, RealmFolder
 from streams.settings import Settings
 
 ADMINISTRATION: Final = "administration"
+
+
+ADMIN_PREFIX: Final = "KEYTURN_ADMIN_"
 
 
 class ProvisioningError(StreamError):
@@ -39,7 +43,7 @@ class Admin:
 class AdminSettings(BaseSettings):
     """The super user, from `KEYTURN_ADMIN_…`; without them the `administration` role is used."""
 
-    model_config = SettingsConfigDict(env_prefix="KEYTURN_ADMIN_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=ADMIN_PREFIX, frozen=True, extra="ignore")
 
     username: str | None = Field(default=None, description="A Kafka super user's name.")
     password: SecretStr | None = Field(default=None, description="Its password; prefer ADMIN_PASSWORD_FILE.")
@@ -59,6 +63,17 @@ class AdminSettings(BaseSettings):
             except OSError as exc:
                 raise ProvisioningError(f"KEYTURN_ADMIN_PASSWORD_FILE: {exc.strerror}: {self.password_file}") from exc
         return Admin(self.username, self.password.get_secret_value() if self.password else "")
+
+
+def admin_of(folder: Path) -> Admin | None:
+    """The super user that this process's environment names, or the folder's `env/administration.env`."""
+    told = RealmFolder(folder).environment(ADMINISTRATION)
+    given = {
+        name.removeprefix(ADMIN_PREFIX).lower(): value
+        for name, value in told.items()
+        if name.startswith(ADMIN_PREFIX) and name not in os.environ
+    }
+    return AdminSettings(**given).admin()  # type: ignore[arg-type] # text, which the model parses
 
 
 def settings_of(folder: RealmFolder, admin: Admin | None) -> Settings:

@@ -289,4 +289,9 @@ async def _said(what: str, answer: Awaitable[T]) -> T:
         error = exc.args[0]
         if error.code() == KafkaError.SECURITY_DISABLED:
             raise ClusterError(f"{what}: the brokers check no rights; set authorizer.class.name") from exc
+        if error.code() in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}:
+            raise ClusterError(
+                f"{what}: {error.str()}: provisioning needs a Kafka super user; set KEYTURN_ADMIN_USERNAME and "
+                "KEYTURN_ADMIN_PASSWORD_FILE"
+            ) from exc
         raise ClusterError(f"{what}: {error.str()}") from exc

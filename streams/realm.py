@@ -176,11 +176,14 @@ class RealmFolder:
             members = drafts.load(self.realm_file.read_text(encoding="utf-8"), str(self.realm_file))
             return Realm.model_validate(members)
         except FileNotFoundError as exc:
-            raise RealmError(f"{self.realm_file} is not there: `keyturn init --dir {self.path}` makes it") from exc
+            raise self._is_none() from exc
         except ValidationError as exc:
             first = exc.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"])) or "realm"
             raise RealmError(f"{self.realm_file}: {place}: {first['msg']}") from exc
+
+    def _is_none(self) -> RealmError:
+        return RealmError(f"{self.realm_file} is not there: `keyturn init --dir {self.path}` makes it")
 
     def signer(self, role: str) -> PrivateKeySigner:
         """The key of a role."""
@@ -200,6 +203,8 @@ class RealmFolder:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except OSError as exc:
+            if not self.realm_file.exists():
+                raise self._is_none() from exc
             known = ", ".join(sorted(file.stem for file in path.parent.glob("*.env"))) or "none"
             raise RealmError(f"{path}: {exc.strerror}; roles of this folder: {known}") from exc
         variables = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))

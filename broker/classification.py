@@ -4,7 +4,7 @@ Intake runs it first; the core runs the same one again and takes the stricter an
 """
 
 from functools import lru_cache
-from typing import Final
+from typing import Final, Never
 
 import jsonschema_rs
 
@@ -40,8 +40,7 @@ def admit(statement: Statement, world: World, log_time: int, now: int) -> Intent
         intent = statement.read(Intent)
     except RecordError as exc:
         raise Refused(Refusal.MALFORMED, str(exc)) from exc
-    if ids.requester_of(intent.id) != intent.subject.id:
-        raise Refused(Refusal.NOT_ENTITLED, "the id is another requester's")
+    # That the id is its requester's own is part of the signature's authority.
     if not (ids.is_within_window(intent.id, log_time) and ids.is_within_window(intent.id, now)):
         raise Refused(Refusal.ID_OUT_OF_WINDOW, "the id's time is more than 24 h before or 5 min after the log's")
     _require_requester(intent, world)
@@ -53,11 +52,11 @@ def classify(intent: Intent, facts: tuple[Fact, ...], plan: Plan | None, world: 
     """What policy says now. Missing policy, a policy that does not fit, an unknown requester: deny (law 6)."""
     try:
         _require_requester(intent, world)
-        _require_parameters(intent, world)
+        action = _require_parameters(intent, world)
         if world.policies is None or world.manifests is None:
             return policy.deny("no_policy", "no policy is in force")
         if plan is not None:
-            _require_measures(plan, world.manifests.action(intent.action.name))
+            _require_measures(plan, action)
         return policy.evaluate(policy.rulebook(world.policies, world.manifests), intent, facts, plan, log_time)
     except Refused as refused:
         return policy.deny(refused.refusal.value, refused.reason)
@@ -76,27 +75,41 @@ def _require_requester(intent: Intent, world: World) -> None:
         raise Refused(Refusal.UNKNOWN_PERSON, f"{intent.subject.id} is not an active person of the directory")
 
 
-def _require_parameters(intent: Intent, world: World) -> None:
+def _require_parameters(intent: Intent, world: World) -> ManifestAction:
+    """The action, if an executor offers it and the parameters fit its schema."""
     action = world.manifests.action(intent.action.name) if world.manifests else None
     if action is None:
         raise Refused(Refusal.UNKNOWN_ACTION, f"no executor offers {intent.action.name}")
     properties = intent.to_json().get("action", {})
     given = properties.get("properties", {}) if isinstance(properties, dict) else {}
-    error = next(_validator(canonical.encode(action.parameters)).iter_errors(given), None)
+    validator = _validator(canonical.encode(action.parameters))
+    if validator is None:
+        raise Refused(
+            Refusal.BAD_PARAMETERS, f"the manifest's JSON Schema of {intent.action.name} is broken; correct it"
+        )
+    error = next(validator.iter_errors(given), None)
     if error is not None:
         place = "/".join(str(step) for step in error.instance_path)
         raise Refused(Refusal.BAD_PARAMETERS, f"action.properties/{place}: {error.message}"[:500])
+    return action
 
 
 @lru_cache(maxsize=256)
-def _validator(schema: bytes) -> jsonschema_rs.Draft202012Validator:
-    return jsonschema_rs.Draft202012Validator(schema.decode())
+def _validator(schema: bytes) -> jsonschema_rs.Draft202012Validator | None:
+    """The validator of one action; none for what is no JSON Schema, or rests on something that is not in it."""
+    try:
+        return jsonschema_rs.Draft202012Validator(schema.decode(), retriever=_retrieve_nothing)
+    except ValueError:
+        return None
 
 
-def _require_measures(plan: Plan, action: ManifestAction | None) -> None:
+def _retrieve_nothing(uri: str) -> Never:
+    """Pure: left to itself the library would fetch a `$ref` from the network."""
+    raise ValueError(f"{uri}: a manifest's schema refers to itself only")
+
+
+def _require_measures(plan: Plan, action: ManifestAction) -> None:
     """A plan says every measure its manifest declares, with its type, and none else: policy rests on them."""
-    if action is None:
-        raise Refused(Refusal.UNKNOWN_ACTION, "no executor offers this action any more")
     for name, kind in action.measures.items():
         value = plan.measures.get(name)
         if type(value) is not MEASURE_TYPES[kind]:

@@ -5,14 +5,13 @@ inputs give the same bytes. Log times are the only time there is (law 5), an exc
 `internal` and never a stopped partition (law 9).
 """
 
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias, TypeVar
 
 from broker import classification, policy
 from schemas import assurance, canonical, circle, ids, question, seats
-from schemas.record import Record, RecordError, Statement
+from schemas.record import Record, RecordError, Statement, prose
 from schemas.records import (
     FINAL,
     AccountRef,
@@ -50,11 +49,10 @@ from schemas.records import (
     Withdrawal,
 )
 from schemas.snapshots import ManifestAction
+from schemas.timing import LEADER_SKEW_MS
 from schemas.topics import APPROVED, PLANNING, STATUS, Topic
 from schemas.world import World
 
-LEADER_SKEW_MS: Final = 2_000
-"""How far two partition leaders' clocks may differ: deadlines fire this much later, so no tick beats a timely yes."""
 ANSWERS_KEPT: Final = 8
 
 # What grows with what others say is bounded, so that every row can be written and read again (law 9).
@@ -67,7 +65,6 @@ SPARE_VOTES: Final = 32
 """Yeses kept though they fill no further seat: they help when a seat is lost later. Above it, only those that fill."""
 MAX_ROW_BYTES: Final = 384 * 1024
 """A row this large takes nothing that makes it grow; the rest of a record's 512 KiB is for its end."""
-REASON_CHARACTERS: Final = 2000
 REASON_BYTES: Final = 6 * 1024
 """Of a reason as JSON, where a control character takes six: whatever repeats it has a cap of its own."""
 
@@ -208,7 +205,7 @@ def intent_id_of(record: EventRecord) -> str | None:
             return record.round.intent
         case Claim() | Outcome() | Decision() | Resolution():
             return record.intent
-        case Tick():
+        case _:
             return None
 
 
@@ -473,13 +470,11 @@ def _decided(case: _Case) -> Step:
         raise _Refused(Refusal.WRONG_QUESTION, "this question is no longer, or was never, asked")
     person = _person(decision.account, decision.person, world)
     row = _widened(row, intent, world)
-    match decision.verdict:
-        case Verdict.APPROVE:
-            return _yes(row, event, world, decision, person)
-        case Verdict.DENY:
-            return _no(row, event, world, person, decision)
-        case Verdict.REVOKE:
-            return _taken_back(row, event, person)
+    if decision.verdict is Verdict.APPROVE:
+        return _yes(row, event, world, decision, person)
+    if decision.verdict is Verdict.DENY:
+        return _no(row, event, world, person, decision)
+    return _taken_back(row, event, person)
 
 
 def _yes(row: PendingApproval, event: Event, world: World, decision: Decision, person: str) -> Step:
@@ -513,14 +508,17 @@ def _yes(row: PendingApproval, event: Event, world: World, decision: Decision, p
 
 def _no(row: PendingApproval, event: Event, world: World, person: str, decision: Decision) -> Step:
     """Somebody entitled says no. One's own intent included: that is a withdrawal in other words."""
-    requirement = _in_force(row).requirement
-    is_entitled = person in row.circle or (
-        requirement is not None and _sits(person, requirement, world, event.log_time)
-    )
-    if not is_entitled:
-        raise _Refused(Refusal.NO_SEAT, f"{person} has no say in this")
+    _require_say(row, event, world, person)
     row = _with_answer(row, event, person, None)
     return _ended(row, event, Phase.DENIED, "decision.recorded", decision.reason or f"denied by {person}")
+
+
+def _require_say(row: PendingApproval, event: Event, world: World, person: str) -> None:
+    """A no is open to more people than a yes: whoever has a seat, and whoever stands behind the requester."""
+    requirement = _in_force(row).requirement
+    has_seat = requirement is not None and _sits(person, requirement, world, event.log_time)
+    if person not in row.circle and not has_seat:
+        raise _Refused(Refusal.NO_SEAT, f"{person} has no say in this")
 
 
 def _taken_back(row: PendingApproval, event: Event, person: str) -> Step:
@@ -546,20 +544,14 @@ def _too_late_to_stop(case: _Case) -> Step:
     if decision.question != _question(row).digest:
         raise _Refused(Refusal.WRONG_QUESTION, "this question is no longer, or was never, asked")
     person = _person(decision.account, decision.person, world)
-    requirement = _in_force(row).requirement
-    match decision.verdict:
-        case Verdict.APPROVE:
-            raise _Refused(Refusal.ALREADY_DECIDED, "it runs already")
-        case Verdict.REVOKE:
-            if person not in {vote.person for vote in row.votes}:
-                raise _Refused(Refusal.NOTHING_TO_REVOKE, f"{person} said no yes on this question")
-            word = "revoked"
-        case Verdict.DENY:
-            entitled = requirement is not None and _sits(person, requirement, world, event.log_time)
-            if not entitled and person not in row.circle:
-                raise _Refused(Refusal.NO_SEAT, f"{person} has no say in this")
-            word = "denied"
+    if decision.verdict is Verdict.APPROVE:
+        raise _Refused(Refusal.ALREADY_DECIDED, "it runs already")
+    if decision.verdict is Verdict.DENY:
+        _require_say(row, event, world, person)
+    elif person not in {vote.person for vote in row.votes}:
+        raise _Refused(Refusal.NOTHING_TO_REVOKE, f"{person} said no yes on this question")
     row = _with_answer(row, event, person, None)
+    word = "denied" if decision.verdict is Verdict.DENY else "revoked"
     return _remembered(row, event, "decision.remembered", word)
 
 
@@ -802,13 +794,11 @@ def _ended_by_outcome(case: _Case) -> Step:
         raise _Refused(Refusal.WRONG_PHASE, "observing starts only after `unknown`")
     if outcome.instance != _grant(row).instance:
         raise _Refused(Refusal.WRONG_INSTANCE, "another instance holds the grant")
-    match outcome.result:
-        case Result.SUCCEEDED | Result.FAILED:
-            return _finished(row, event, outcome, flagged=False)
-        case Result.STALE:
-            return _stale(row, event, case.world, outcome)
-        case Result.UNKNOWN:
-            return Step(_unclear(row, event, outcome), "outcome.unclear", (), reason=outcome.reason)
+    if outcome.result is Result.STALE:
+        return _stale(row, event, case.world, outcome)
+    if outcome.result is Result.UNKNOWN:
+        return Step(_unclear(row, event, outcome), "outcome.unclear", (), reason=outcome.reason)
+    return _finished(row, event, outcome, flagged=False)
 
 
 def _stale(row: PendingApproval, event: Event, world: World, outcome: Outcome) -> Step:
@@ -934,7 +924,7 @@ def _bounded(text: str | None) -> str | None:
     """Somebody's words, cut so that whatever repeats them fits its cap."""
     if text is None:
         return None
-    kept = unicodedata.normalize("NFC", text.encode(errors="replace").decode())[:REASON_CHARACTERS]
+    kept = prose(text)
     return kept if len(canonical.encode(kept)) <= REASON_BYTES else kept[: REASON_BYTES // 6]
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Any, Final
 
 import cedarpy
 
@@ -49,8 +49,6 @@ MAX_RULES: Final = 64
 MAX_GROUPS: Final = 16
 MAX_PLACES: Final = 32
 
-Attribute: TypeAlias = "dict[str, str | bool | Attribute | dict[str, Attribute]]"
-
 
 class PolicyError(ValueError):
     """A policy that cannot come into force; the message names the statement by line and says what to do."""
@@ -84,12 +82,7 @@ class Rulebook:
 def load(cedar: str, executors: Iterable[Manifest]) -> Rulebook:
     """The rulebook of this Cedar text. PolicyError, with the line, for anything that is not exactly meant."""
     schema_text = json.dumps(schema_for(executors))
-    _require_statements_parse(cedar)
-    try:
-        parsed = json.loads(cedarpy.policies_to_json_str(cedar))
-        policies = cedarpy.PolicySet.from_str(cedar)
-    except ValueError as exc:
-        raise PolicyError(f"not Cedar: {exc}") from exc
+    parsed, policies = _parsed(cedar)
     if parsed["templates"]:
         raise PolicyError("a rule with ?principal or ?resource is a template, which nothing here fills; write it out")
     obligations: dict[str, Obligation] = {}
@@ -193,28 +186,26 @@ def _property_shape(shape: object, action: str, name: str) -> dict[str, object]:
             )
 
 
-def _require_statements_parse(cedar: str) -> None:
-    """Cedar's parser gives no position: parse statement by statement, and report the line."""
-    line = 1
-    for statement in re.split(r"(?<=;)", cedar):
-        leading = len(statement) - len(statement.lstrip())
-        at = line + statement[:leading].count("\n")
-        line += statement.count("\n")
-        if not _without_comments(statement).strip():
-            continue
+def _parsed(cedar: str) -> tuple[dict[str, Any], cedarpy.PolicySet]:
+    try:
+        return json.loads(cedarpy.policies_to_json_str(cedar)), cedarpy.PolicySet.from_str(cedar)
+    except ValueError as exc:
+        raise PolicyError(f"line {_line_of_fault(cedar)}: {exc}") from exc
+
+
+def _line_of_fault(cedar: str) -> int:
+    """Cedar's parser gives no position: where the first statement begins that never parses, however far it reaches."""
+    line, begun = 1, ""
+    for piece in re.split(r"(?<=;)", cedar):
+        # A semicolon inside a text or a comment ends nothing: then the statement goes on in the next piece.
+        begun += piece
         try:
-            cedarpy.PolicySet.from_str(statement)
-        except ValueError as exc:
-            # A semicolon inside a string or comment splits too early; the whole text then decides.
-            try:
-                cedarpy.PolicySet.from_str(cedar)
-            except ValueError:
-                raise PolicyError(f"line {at}: {exc}") from exc
-            return
-
-
-def _without_comments(text: str) -> str:
-    return re.sub(r"//[^\n]*", "", text)
+            cedarpy.PolicySet.from_str(begun)
+        except ValueError:
+            continue
+        line += begun.count("\n")
+        begun = ""
+    return line + begun[: len(begun) - len(begun.lstrip())].count("\n")
 
 
 def _annotations(given: Mapping[str, str | None]) -> dict[str, str]:
@@ -324,8 +315,10 @@ def deny(rule: str, reason: str) -> Classification:
 
 def stricter(first: Classification, second: Classification) -> Classification:
     """Both at once: the harder effect, all seats, the highest risk, the strongest assurance, the shortest time."""
-    effect = max(first.effect, second.effect, key=EFFECTS.index)
     asked = [each.requirement for each in (first, second) if each.requirement is not None]
+    # Whoever is named is asked, even by a proposal that says nobody need be.
+    least = Effect.REQUIRE_APPROVAL if asked else Effect.PERMIT
+    effect = max(first.effect, second.effect, least, key=EFFECTS.index)
     return _classification(
         effect,
         max(first.risk, second.risk, key=RISKS.index),

@@ -27,7 +27,10 @@ class CanonicalError(ValueError):
 
 def encode(value: Json, *, max_depth: int = MAX_DEPTH) -> bytes:
     """The canonical bytes of `value`. Raises CanonicalError, naming the path, for anything outside the profile."""
-    _require_profile(value, "$", max_depth)
+    try:
+        _require_profile(value, max_depth)
+    except _Outside as exc:
+        raise CanonicalError(f"${exc.path}: {exc.rule}") from None
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
@@ -62,39 +65,53 @@ def digest_of(value: Json) -> str:
     return digest(encode(value))
 
 
-def _require_profile(value: object, path: str, depth_left: int) -> None:  # noqa: C901, PLR0912 - one flat match
+class _Outside(Exception):  # noqa: N818 - on its way up to `encode`, which says it
+    """A rule that a value breaks, and where; the path is put together on the way up, so that nobody pays who is in."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(rule)
+        self.rule = rule
+        self.path = ""
+
+
+def _require_profile(value: object, depth_left: int) -> None:  # noqa: C901, PLR0912 - one flat match, the hot one
     if depth_left < 0:
-        raise CanonicalError(f"{path}: nested too deep")
-    match value:
-        case bool():
-            return
-        case int():
-            if not -MAX_INT <= value <= MAX_INT:
-                raise CanonicalError(f"{path}: {value} is beyond 2**53 - 1; write it as a string")
-        case str():
-            _require_text(value, path)
-        case dict():
-            for key, member in value.items():
-                if not isinstance(key, str) or not key.isascii() or not key.isprintable() or not key:
-                    raise CanonicalError(f"{path}: member name {key!r} must be printable ASCII")
-                _require_profile(member, f"{path}.{key}", depth_left - 1)
-        case list() | tuple():
-            for index, item in enumerate(value):
-                _require_profile(item, f"{path}[{index}]", depth_left - 1)
-        case float():
-            raise CanonicalError(f"{path}: floats have no one spelling; use an integer or a string")
-        case None:
-            raise CanonicalError(f"{path}: null is not accepted; leave the member out")
-        case _:
-            raise CanonicalError(f"{path}: {type(value).__name__} has no canonical form")
+        raise _Outside("nested too deep")
+    # Exactly these types, and `type(…) is`: everything that is signed or hashed comes by here, several times.
+    if type(value) is str:
+        if not value.isascii():
+            _require_text(value)
+    elif type(value) is dict:
+        for key, member in value.items():
+            if type(key) is not str or not key.isascii() or not key.isprintable() or not key:
+                raise _Outside(f"member name {key!a} must be printable ASCII")
+            try:
+                _require_profile(member, depth_left - 1)
+            except _Outside as exc:
+                exc.path = f".{key}{exc.path}"
+                raise
+    elif type(value) is list or type(value) is tuple:
+        for index, item in enumerate(value):
+            try:
+                _require_profile(item, depth_left - 1)
+            except _Outside as exc:
+                exc.path = f"[{index}]{exc.path}"
+                raise
+    elif type(value) is int:
+        if not -MAX_INT <= value <= MAX_INT:
+            raise _Outside(f"{value} is beyond 2**53 - 1; write it as a string")
+    elif type(value) is float:
+        raise _Outside("floats have no one spelling; use an integer or a string")
+    elif value is None:
+        raise _Outside("null is not accepted; leave the member out")
+    elif type(value) is not bool:
+        raise _Outside(f"{type(value).__name__} has no canonical form")
 
 
-def _require_text(text: str, path: str) -> None:
-    if text.isascii():
-        return
+def _require_text(text: str) -> None:
     if not unicodedata.is_normalized("NFC", text):
-        raise CanonicalError(f"{path}: text must be in Unicode normal form C")
+        raise _Outside("text must be in Unicode normal form C")
     try:
         text.encode()
-    except UnicodeEncodeError as exc:
-        raise CanonicalError(f"{path}: a lone surrogate is not text") from exc
+    except UnicodeEncodeError:
+        raise _Outside("a lone surrogate is not text") from None

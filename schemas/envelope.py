@@ -94,8 +94,7 @@ def unseal(headers: Headers, value: bytes | None, types: Iterable[type[Record]])
     if keyid is None or sig is None:
         raise EnvelopeError(Refusal.BAD_SIGNATURE, "exactly one `keyid` and one `sig` header must be there")
     try:
-        body = canonical.decode(value, max_bytes=known[kind].MAX_BYTES, max_depth=known[kind].MAX_DEPTH)
-        return Statement(type=kind, body=body, keyid=keyid, sig=sig)
+        return Statement.of_bytes(known[kind], value, keyid, sig)
     except (CanonicalError, RecordError) as exc:
         raise EnvelopeError(Refusal.MALFORMED, f"{kind}: {exc}") from exc
     except ValueError as exc:

@@ -6,6 +6,8 @@
 
 import builtins
 import unicodedata
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -46,10 +48,16 @@ Seconds = Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
 Count = Annotated[int, Field(ge=0, le=canonical.MAX_INT)]
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_require_plain)]
 """A thing in the world (a bucket, an ARN, an account): NFC, no control, bidi or invisible characters."""
-Prose = Annotated[str, StringConstraints(max_length=2000)]
+PROSE_CHARACTERS: Final = 2000
+Prose = Annotated[str, StringConstraints(max_length=PROSE_CHARACTERS)]
 """Somebody's words. Shown as literal text, labelled and bounded; never parsed."""
 MemberName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$")]
 Scalar = bool | int | str
+
+
+def prose(text: str) -> str:
+    """Any text as `Prose` that can be said: in normal form C, without lone surrogates, cut. For reasons that quote."""
+    return unicodedata.normalize("NFC", text.encode(errors="replace").decode())[:PROSE_CHARACTERS]
 
 
 class Part(BaseModel):
@@ -65,6 +73,13 @@ class Part(BaseModel):
         What equals its default is left out, so that a new optional member changes no old bytes.
         """
         return self.model_dump(mode="json", exclude_defaults=True)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with these members changed. What was remembered of the old ones (its bytes) stays behind."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
 
 class RecordError(ValueError):
@@ -82,6 +97,10 @@ class Record(Part):
 
     def to_bytes(self) -> bytes:
         """The canonical bytes. Raises RecordError when there are none, or they exceed the type's cap."""
+        return self._bytes
+
+    @cached_property
+    def _bytes(self) -> bytes:
         try:
             data = canonical.encode(self.to_json(), max_depth=self.MAX_DEPTH)
         except canonical.CanonicalError as exc:
@@ -99,9 +118,10 @@ class Record(Part):
     def from_bytes(cls, data: bytes) -> Self:
         """The record whose canonical bytes are exactly `data`; RecordError, with the field, for anything else."""
         try:
-            record = cls.from_json(canonical.decode(data, max_bytes=cls.MAX_BYTES, max_depth=cls.MAX_DEPTH))
+            canonical.decode(data, max_bytes=cls.MAX_BYTES, max_depth=cls.MAX_DEPTH)
         except canonical.CanonicalError as exc:
             raise RecordError(f"{cls.TYPE}: {exc}") from exc
+        record = cls._validated(data)
         # A default spelt out is another spelling of the same record: one record, one sequence of bytes (law 1).
         if record.to_bytes() != data:
             raise RecordError(f"{cls.TYPE}: an optional member is spelt out with its default; leave it out")
@@ -110,9 +130,13 @@ class Record(Part):
     @classmethod
     def from_json(cls, members: dict[str, Json]) -> Self:
         """The record with these members, which must already be canonical JSON values."""
+        return cls._validated(canonical.encode(members))
+
+    @classmethod
+    def _validated(cls, data: bytes) -> Self:
         try:
             # JSON mode: tuples come from arrays and enums from strings, everything else stays strict.
-            return cls.model_validate_json(canonical.encode(members))
+            return cls.model_validate_json(data)
         except ValidationError as exc:
             first = exc.errors(include_url=False)[0]
             place = ".".join(str(step) for step in first["loc"]) or "$"
@@ -134,7 +158,15 @@ class Statement(Part):
     keyid: KeyId
     sig: Signature
 
-    @property
+    @classmethod
+    def of_bytes(cls, kind: builtins.type[Record], value: bytes, keyid: str, sig: str) -> Self:
+        """The statement of a record with this value. CanonicalError when that is not canonical, or exceeds its cap."""
+        body = canonical.decode(value, max_bytes=kind.MAX_BYTES, max_depth=kind.MAX_DEPTH)
+        statement = cls(type=kind.TYPE, body=body, keyid=keyid, sig=sig)
+        statement.__dict__["value"] = value  # what encoding the members would give: it was decoded from nothing else
+        return statement
+
+    @cached_property
     def value(self) -> bytes:
         """The bytes that were signed."""
         return canonical.encode(self.body)
@@ -148,7 +180,15 @@ class Statement(Part):
         """The record inside; RecordError if it is of another type or malformed."""
         if self.type != kind.TYPE:
             raise RecordError(f"expected {kind.TYPE}, found {self.type}")
-        return kind.from_bytes(self.value)
+        known = self._read.get(kind)
+        if not isinstance(known, kind):
+            known = self._read[kind] = kind.from_bytes(self.value)
+        return known
+
+    @cached_property
+    def _read(self) -> dict[builtins.type[Record], Record]:
+        """What `read` gave before: records don't change."""
+        return {}
 
 
 def state(record: Record, signer: signing.Signer, realm: str) -> Statement:

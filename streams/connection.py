@@ -7,6 +7,7 @@ its partitions by name first (`require_partitions`).
 import logging
 import ssl
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -14,7 +15,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.producer import sender as _sender
 
 from streams.errors import ConnectionRefusedByKafkaError, TopicMissingError
-from streams.settings import Settings
+from streams.settings import Settings, SettingsError
 
 BACK_TO_BACK_SECONDS: Final = 0.001
 MAX_BATCH_BYTES: Final = 512 * 1024
@@ -36,11 +37,21 @@ def client_arguments(settings: Settings) -> dict[str, Any]:
             "sasl_plain_password": settings.password,
         }
     if settings.kafka_security.endswith("SSL"):
-        context = ssl.create_default_context(cafile=str(settings.kafka_ca_file) if settings.kafka_ca_file else None)
-        if settings.kafka_certificate_file is not None:
-            context.load_cert_chain(settings.kafka_certificate_file)
-        arguments["ssl_context"] = context
+        arguments["ssl_context"] = _tls(settings.kafka_ca_file, settings.kafka_certificate_file)
     return arguments
+
+
+def _tls(authority: Path | None, certificate: Path | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=authority)
+    except OSError as exc:
+        raise SettingsError(f"KEYTURN_KAFKA_CA_FILE: {authority}: {exc}") from exc
+    if certificate is not None:
+        try:
+            context.load_cert_chain(certificate)
+        except OSError as exc:
+            raise SettingsError(f"KEYTURN_KAFKA_CERTIFICATE_FILE: {certificate}: {exc}") from exc
+    return context
 
 
 def producer(settings: Settings, *, transactional_id: str | None = None) -> AIOKafkaProducer:
@@ -90,11 +101,15 @@ async def start(client: AIOKafkaConsumer | AIOKafkaProducer, settings: Settings)
 async def require_partitions(client: AIOKafkaConsumer, topics: Iterable[str]) -> dict[str, int]:
     """The number of partitions of each topic. TopicMissingError when one can't be seen."""
     found: dict[str, int] = {}
+    wanted = tuple(topics)
     cluster = client._client  # noqa: SLF001 - the consumer has no public way to ask for a topic it isn't subscribed to
-    for topic in topics:
+    for topic in wanted:
         cluster.add_topic(topic)
-    await cluster.force_metadata_update()
-    for topic in topics:
+    for _ in range(2):  # an update that was under way when we asked may not have asked for them
+        await cluster.force_metadata_update()
+        if all(client.partitions_for_topic(topic) for topic in wanted):
+            break
+    for topic in wanted:
         partitions = client.partitions_for_topic(topic)
         if not partitions:
             raise TopicMissingError(

@@ -6,7 +6,7 @@ import json
 from typing import Final, Self
 
 MAX_REQUEST: Final = 4096
-TIMEOUT_SECONDS: Final = 5
+TIMEOUT_SECONDS: Final = 2
 
 
 class Health:
@@ -35,7 +35,7 @@ class Health:
         return not self._waiting
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._answer, "127.0.0.1", self._wanted)
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", self._wanted, limit=MAX_REQUEST)
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self
 
@@ -46,15 +46,15 @@ class Health:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                request = (await reader.readuntil(b"\r\n"))[:MAX_REQUEST]
+                request = await reader.readuntil(b"\r\n")
                 while (await reader.readuntil(b"\r\n")) != b"\r\n":
                     pass
                 status, body = self._page(request)
-                writer.write(
+                head = (
                     f"HTTP/1.0 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-                    "Connection: close\r\n\r\n".encode()
-                    + body
+                    "Connection: close\r\n\r\n"
                 )
+                writer.write(head.encode() + (b"" if request.startswith(b"HEAD ") else body))
                 await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass
@@ -65,9 +65,9 @@ class Health:
 
     def _page(self, request: bytes) -> tuple[str, bytes]:
         match request.split(b" ")[:2]:
-            case [b"GET", b"/livez"]:
+            case [b"GET" | b"HEAD", b"/livez"]:
                 return "200 OK", b'{"live":true}'
-            case [b"GET", b"/readyz"]:
+            case [b"GET" | b"HEAD", b"/readyz"]:
                 body = json.dumps({"ready": self.is_ready, "waiting_for": self._waiting}).encode()
                 return ("200 OK" if self.is_ready else "503 Service Unavailable"), body
             case _:

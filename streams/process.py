@@ -63,6 +63,17 @@ def log_to_stderr(role: str) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
+async def until_stopped(stop: asyncio.Event, *serving: "asyncio.Task[None]") -> None:
+    """Wait for `stop`. What ends before, though it should serve as long, is raised."""
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    done, _ = await asyncio.wait({stopping, *serving}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    for task in done & {*serving}:
+        task.result()
+        if not stop.is_set():
+            raise RuntimeError(f"{task.get_name()} ended by itself")
+
+
 def fail_stop(error: BaseException) -> NoReturn:
     """End now, without commits, acks or clean-up: what was not committed is done again after the restart."""
     log.critical(

@@ -29,8 +29,8 @@ async def read_to_end(
                 remaining.discard(place)
 
 
-async def seek_within(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
-    """Seek to owned positions. LostPositionError when the log does not hold one any more, or not yet."""
+async def require_held(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
+    """LostPositionError when the log does not hold one of these owned positions any more, or not yet."""
     starts = await consumer.beginning_offsets(list(positions))
     ends = await consumer.end_offsets(list(positions))
     for place, position in positions.items():
@@ -39,14 +39,17 @@ async def seek_within(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartit
                 f"{place.topic}/{place.partition}: owned position {position} is outside [{starts[place]}, "
                 f"{ends[place]}]: the log was cut or replaced; `keyturn core skip` goes on, audited"
             )
+
+
+def assign_at(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
+    """Assign these partitions, each at its position."""
+    consumer.assign(list(positions))
+    for place, position in positions.items():
         consumer.seek(place, position)
 
 
 async def assign_from_start(consumer: AIOKafkaConsumer, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
     """Assign these partitions at their log starts; returns the ends as of now."""
     wanted = list(places)
-    consumer.assign(wanted)
-    starts = await consumer.beginning_offsets(wanted)
-    for place, offset in starts.items():
-        consumer.seek(place, offset)
+    assign_at(consumer, await consumer.beginning_offsets(wanted))
     return dict(await consumer.end_offsets(wanted))

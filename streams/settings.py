@@ -4,10 +4,11 @@ Secrets come from files (`KEYTURN_KAFKA_PASSWORD_FILE`, `KEYTURN_KEY_FILE`) so t
 """
 
 import base64
+import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, StringConstraints, model_validator
+from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.record import RealmName
@@ -16,6 +17,9 @@ from schemas.topics import Names
 from schemas.world import World
 
 PrefixName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9_-]*\.)*$", max_length=100)]
+
+_SERVER: Final = re.compile(r"[^\s,]+:[0-9]{1,5}")
+KEY_BYTES: Final = 32
 
 
 class SettingsError(Exception):
@@ -50,10 +54,27 @@ class Settings(BaseSettings):
     state: Path = Field(Path(".keyturn-state"), description="Scratch folder of this process; may be lost.")
     health: int = Field(0, ge=0, le=65535, description="Loopback port for /livez and /readyz; 0 picks a free one.")
 
+    @field_validator("kafka")
+    @classmethod
+    def _servers_have_ports(cls, text: str) -> str:
+        if not all(_SERVER.fullmatch(server) for server in text.split(",")):
+            raise ValueError("host:port, several of them separated by commas without blanks")
+        return text
+
+    @field_validator("root_keys")
+    @classmethod
+    def _roots_are_keys(cls, text: str) -> str:
+        if not _roots(text):
+            raise ValueError("the base64 of 32 bytes for each pinned root key, comma separated; one at least")
+        return text
+
     @model_validator(mode="after")
-    def _sasl_needs_a_user(self) -> Self:
-        if self.kafka_security != "SSL" and not self.kafka_username:
-            raise ValueError("KEYTURN_KAFKA_USERNAME is needed with SASL")
+    def _sasl_needs_a_login(self) -> Self:
+        if self.kafka_security != "SSL":
+            if not self.kafka_username:
+                raise ValueError("KEYTURN_KAFKA_USERNAME is needed with SASL")
+            if self.kafka_password is None and self.kafka_password_file is None:
+                raise ValueError("KEYTURN_KAFKA_PASSWORD_FILE is needed with SASL")
         return self
 
     @property
@@ -71,11 +92,7 @@ class Settings(BaseSettings):
     @property
     def roots(self) -> tuple[tuple[str, str], ...]:
         """Pinned root keys: (key id, base64 public key)."""
-        try:
-            keys = [key.strip() for key in self.root_keys.split(",") if key.strip()]
-            return tuple((keyid_of(base64.b64decode(key, validate=True)), key) for key in keys)
-        except ValueError as exc:
-            raise SettingsError("KEYTURN_ROOT_KEYS: base64 of 32 bytes each, comma separated") from exc
+        return _roots(self.root_keys)
 
     def empty_world(self) -> World:
         """The world before anything was read: only the pinned keys."""
@@ -86,6 +103,31 @@ class Settings(BaseSettings):
         if self.key_file is None:
             raise SettingsError("KEYTURN_KEY_FILE is not set: this role must sign; `keyturn init` makes its key")
         return read_signer(self.key_file)
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def of_environment(kind: type[S]) -> S:
+    """What a role alone is told. SettingsError names the variables that cannot be used."""
+    try:
+        return kind()
+    except ValidationError as exc:
+        start = kind.model_config.get("env_prefix", "")
+        wrong = (f"{start}{'_'.join(map(str, found['loc']))}".upper() + f": {found['msg']}" for found in exc.errors())
+        raise SettingsError("; ".join(wrong)) from None
+
+
+def _roots(text: str) -> tuple[tuple[str, str], ...]:
+    """None at all when one of them is no key."""
+    keys = [key.strip() for key in text.split(",") if key.strip()]
+    try:
+        raw = [base64.b64decode(key, validate=True) for key in keys]
+    except ValueError:
+        return ()
+    if any(len(each) != KEY_BYTES for each in raw):
+        return ()
+    return tuple((keyid_of(each), key) for each, key in zip(raw, keys, strict=True))
 
 
 def read_signer(path: Path) -> PrivateKeySigner:
@@ -99,6 +141,8 @@ def read_signer(path: Path) -> PrivateKeySigner:
 
 def _read(path: Path, setting: str) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except OSError as exc:
         raise SettingsError(f"{setting}: {exc.strerror}: {path}") from exc
+    except UnicodeDecodeError as exc:
+        raise SettingsError(f"{setting}: not text: {path}") from exc

@@ -1,17 +1,20 @@
 """One partition of the core: fence, restore, then decide for ever. Everything it says goes out in one transaction.
 
 Rows, words, audit records and positions are committed together, so state and progress can't part (DESIGN §5). Any
-failure of Kafka ends the process; what was not committed is decided again, with the same answer.
+failure of Kafka ends the process, and nothing is tidied up before: what was not committed is decided again, with the
+same answer. Any failure of pure code is an answer (law 9).
 """
 
 import asyncio
 import base64
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
 
 from broker import lifecycle
 from broker.core import order, trail
@@ -21,7 +24,7 @@ from broker.core.trail import Chain
 from broker.lifecycle import Event, Local, Output
 from schemas import canonical, envelope, ids, partition, topics
 from schemas.envelope import EnvelopeError
-from schemas.record import Record, RecordError, Statement
+from schemas.record import Record, RecordError, Statement, prose
 from schemas.records import (
     AuditRecord,
     ChainHead,
@@ -35,6 +38,7 @@ from schemas.records import (
     Tick,
 )
 from schemas.signing import Signer
+from schemas.timing import LEADER_SKEW_MS
 from schemas.topics import PROGRESS_KEY
 from schemas.world import SNAPSHOTS, SnapshotError, World
 from streams import connection, reading
@@ -45,6 +49,8 @@ from streams.settings import Settings
 log = logging.getLogger("keyturn.core")
 
 BATCH: Final = 500
+AT_A_TICK: Final = 500
+"""How many rows one tick ends, and how many it forgets: a transaction must be over in 10 s, however many are due."""
 POLL_MS: Final = 100
 TICK_EVERY_MS: Final = 500
 AUDIT_LOOK_BACK_MS: Final = 60_000
@@ -55,6 +61,7 @@ KEPT_VALUE_BYTES: Final = 64 * 1024
 _TOPICS: Final = {topic.name: topic for topic in topics.TOPICS}
 Clock = Callable[[], int]
 """Unix milliseconds of this machine: decides when to send a tick, and nothing else (law 5)."""
+Fetched: TypeAlias = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +96,16 @@ class _Batch:
 class CorePartition:
     """Owns partition `number` from `run` until `stop` is set."""
 
-    def __init__(self, settings: Settings, number: int, partitions: int, signer: Signer, clock: Clock) -> None:
-        """`partitions` is the realm's P."""
+    def __init__(
+        self, settings: Settings, number: int, partitions: int, signer: Signer, speaker: Speaker, clock: Clock
+    ) -> None:
+        """`partitions` is the realm's P; `speaker`, the process's own, says the ticks."""
         self._settings = settings
         self._names = settings.names
         self._number = number
         self._partitions = partitions
         self._signer = signer
+        self._speaker = speaker
         self._clock = clock
         self._rows = Rows()
         self._world: World = settings.empty_world()
@@ -104,95 +114,110 @@ class CorePartition:
         self._log_time = 0
         self._order: Order[ConsumerRecord] = Order({})
         self._batch = _Batch()
+        #: By topic: the offset that was due when something later came instead.
         self._gaps: dict[str, int] = {}
+        #: By topic: the latest log time seen.
+        self._latest: dict[str, int] = {}
         self._ticked_at = 0
         self._ticks = 0
-        self._unprovisioned: set[str] = set()
-        self._executors_known: tuple[str, ...] | None = None
+        #: Topics of executors that were there when they were needed.
+        self._provisioned: set[str] = set()
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
-        """Fence, restore, serve. Returns after `stop`; raises whatever Kafka says."""
+        """Fence, restore, serve. Returns after `stop`; raises whatever Kafka says, and then the process must end."""
         producer = connection.producer(self._settings, transactional_id=f"{self._settings.prefix}core-{self._number}")
         await connection.start(producer, self._settings)  # fences whoever owned this partition before
         consumer = connection.reader(self._settings)
-        speaker = Speaker(self._settings)
-        try:
-            await connection.start(consumer, self._settings)
-            await self._restore(consumer)
-            await self._take_up(consumer)
-            async with speaker:
-                ready()
-                log.info("partition served", extra={"partition": self._number, "rows": len(self._rows)})
-                while not stop.is_set():
-                    await self._fetch(consumer)
-                    await self._decide_what_is_there(consumer, producer)
-                    await self._tick_if_due(speaker)
-        finally:
-            await consumer.stop()
-            await producer.stop()
+        await connection.start(consumer, self._settings)
+        await self._restore(consumer)
+        ready()
+        log.info("partition served", extra={"partition": self._number, "rows": len(self._rows)})
+        while not stop.is_set():
+            await self._fetch(consumer)
+            await self._decide_what_is_there(consumer, producer)
+            await self._tick_if_due()
+        await consumer.stop()
+        await producer.stop()
 
     # ------------------------------------------------------------ restoring
 
     async def _restore(self, consumer: AIOKafkaConsumer) -> None:
-        """Rows, positions and chain head, up to the end offset taken after the fence."""
-        pending = TopicPartition(self._names.of(topics.PENDING), self._number)
-        audit = TopicPartition(self._names.of(topics.AUDIT), 0)
-        await connection.require_partitions(
-            consumer,
-            [pending.topic, audit.topic, *(self._names.of(_TOPICS[name]) for name in order.INPUTS)],
-        )
-        progress: Progress | None = None
-        ends = await reading.assign_from_start(consumer, [pending])
-        async for _, record in reading.read_to_end(consumer, ends):
-            key = record.key.decode()
-            if key == PROGRESS_KEY:
-                progress = Progress.from_bytes(record.value)
-            elif record.value is None:
-                self._rows.drop(key)
-            else:
-                self._rows.put(key, Stored.read(record.headers, record.value))
+        """Everything as the last transaction left it; then the inputs from there on."""
+        await self._require_topics(consumer)
+        progress = await self._restore_rows(consumer)
         if progress is not None:
             self._chain = Chain(self._settings.realm, self._chain.name, progress.head)
             self._numbers = dict(progress.numbers)
             self._log_time = progress.log_time
             self._order = Order(progress.positions)
-        await self._require_head(consumer, audit)
-        await self._restore_world(consumer)
+        await self._require_head(consumer)
+        positions = {self._place(name): offset for name, offset in self._order.positions.items()}
+        await reading.require_held(consumer, positions)
+        await self._restore_world(consumer, progress)
+        reading.assign_at(consumer, positions)
 
-    async def _require_head(self, consumer: AIOKafkaConsumer, audit: TopicPartition) -> None:
-        """The chain's last record on `audit` must be the head this partition remembers (law 10)."""
+    async def _require_topics(self, consumer: AIOKafkaConsumer) -> None:
+        """All there, and cut into P partitions: else keys would lie where nobody looks for them."""
+        said = (topics.PENDING, topics.STATUS, topics.AUDIT, topics.QUARANTINE)
+        wanted = {self._names.of(topic): topic for topic in (*(_TOPICS[name] for name in order.INPUTS), *said)}
+        for name, count in (await connection.require_partitions(consumer, wanted)).items():
+            due = self._partitions if wanted[name].is_partitioned else 1
+            if count != due:
+                raise TopicMissingError(f"{name}: {count} partitions where {due} are due; run `keyturn topics check`")
+
+    async def _restore_rows(self, consumer: AIOKafkaConsumer) -> Progress | None:
+        """The rows, and how far they go, up to the end offset taken after the fence."""
+        progress: Progress | None = None
+        ends = await reading.assign_from_start(consumer, [TopicPartition(self._names.of(topics.PENDING), self._number)])
+        async for _, record in reading.read_to_end(consumer, ends):
+            key = (record.key or b"").decode()
+            if key == PROGRESS_KEY:
+                progress = Progress.from_bytes(record.value or b"")
+            elif record.value is None:
+                self._rows.drop(key)
+            else:
+                self._rows.put(key, Stored.read(record.headers, record.value))
+        return progress
+
+    async def _require_head(self, consumer: AIOKafkaConsumer) -> None:
+        """The chain's last record on `audit` must be the head this partition remembers (law 10).
+
+        A partition that remembers nothing must find nothing: rows that are gone would be a second life for every id.
+        """
         head = self._chain.head
-        if head.seq == 0:
-            return
-        consumer.assign([audit])
-        since = await consumer.offsets_for_times({audit: max(self._log_time - AUDIT_LOOK_BACK_MS, 0)})
-        found = since[audit]
-        consumer.seek(audit, found.offset if found is not None else (await consumer.beginning_offsets([audit]))[audit])
-        last: AuditRecord | None = None
-        deadline = asyncio.get_running_loop().time() + HEAD_WAIT_SECONDS
-        # Another partition's open transaction may still hide our last records from a committed read: look again.
-        while (last is None or last.seq < head.seq) and asyncio.get_running_loop().time() < deadline:
-            last = await self._last_of_chain(consumer, audit, last)
-        if last is None or last.seq != head.seq or last.digest != head.digest:
-            shown = f"{last.seq} {last.digest[:12]}" if last is not None else "nothing"
+        audit = TopicPartition(self._names.of(topics.AUDIT), 0)
+        await reading.assign_from_start(consumer, [audit])
+        if head.seq > 0:
+            since = max(self._log_time - AUDIT_LOOK_BACK_MS, 0)
+            found = (await consumer.offsets_for_times({audit: since}))[audit]
+            if found is not None:
+                consumer.seek(audit, found.offset)
+        seq, digest = await self._last_of_chain(consumer, audit, head.seq)
+        if (seq, digest) != (head.seq, head.digest):
             raise LostPositionError(
-                f"{audit.topic}: chain {self._chain.name} ends with {shown}, but its core remembers {head.seq} "
-                f"{(head.digest or '')[:12]}: the trail was cut or written by somebody else; stop and investigate"
+                f"{audit.topic}: chain {self._chain.name} ends with {seq} {(digest or '')[:12]}, but its core "
+                f"remembers {head.seq} {(head.digest or '')[:12]}: the trail or the rows were cut, or written by "
+                "somebody else; stop and investigate"
             )
 
     async def _last_of_chain(
-        self, consumer: AIOKafkaConsumer, audit: TopicPartition, last: AuditRecord | None
-    ) -> AuditRecord | None:
+        self, consumer: AIOKafkaConsumer, audit: TopicPartition, due: int
+    ) -> tuple[int, str | None]:
+        """Sequence and digest of our last record from where the consumer stands; (0, None) when there is none."""
         prefix = f"{self._chain.name}/".encode()
-        ends = await consumer.end_offsets([audit])
-        async for _, record in reading.read_to_end(consumer, ends):
-            if record.key is not None and record.key.startswith(prefix):
-                last = AuditRecord.from_bytes(record.value)
-        return last
+        seq, value = 0, b""
+        end = (await consumer.end_offsets([audit]))[audit]
+        deadline = asyncio.get_running_loop().time() + HEAD_WAIT_SECONDS
+        # Another partition's open transaction may still hide our last records from a committed read: wait for them.
+        while await consumer.position(audit) < end or (seq < due and asyncio.get_running_loop().time() < deadline):
+            for record in (await consumer.getmany(audit, timeout_ms=POLL_MS)).get(audit, ()):
+                if record.key is not None and record.key.startswith(prefix):
+                    seq, value = int(record.key.removeprefix(prefix)), record.value or b""
+        return seq, canonical.digest(value) if seq else None
 
-    async def _restore_world(self, consumer: AIOKafkaConsumer) -> None:
+    async def _restore_world(self, consumer: AIOKafkaConsumer, progress: Progress | None) -> None:
         """The world as this partition last decided with: what came later is an input like any other."""
-        places = [TopicPartition(self._names.of(_TOPICS[name]), 0) for name in order.WORLD]
+        places = [self._place(name) for name in order.WORLD]
         await reading.assign_from_start(consumer, places)
         upto = {place: self._order.positions[name] for place, name in zip(places, order.WORLD, strict=True)}
         async for _, record in reading.read_to_end(consumer, upto):
@@ -201,12 +226,10 @@ class CorePartition:
                 self._world = self._world.with_snapshot(statement, record.timestamp)
             except (EnvelopeError, SnapshotError):
                 continue  # it was refused, and audited, when it was an input
-
-    async def _take_up(self, consumer: AIOKafkaConsumer) -> None:
-        """Assign the inputs at the owned positions."""
-        positions = {self._place(name): self._order.positions[name] for name in order.INPUTS}
-        consumer.assign(list(positions))
-        await reading.seek_within(consumer, positions)
+        now = self._world.versions
+        if progress is not None and now != progress.versions.model_copy(update={"rules": now.rules}):
+            # A key that was taken away after the fact: what it signed is in force no more, as for whoever reads anew.
+            log.error("the world is not the one before the restart", extra={"before": progress.versions, "now": now})
 
     def _place(self, name: str) -> TopicPartition:
         topic = _TOPICS[name]
@@ -215,22 +238,43 @@ class CorePartition:
     # ------------------------------------------------------------ fetching
 
     async def _fetch(self, consumer: AIOKafkaConsumer) -> None:
-        fetched = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH)
+        """What there is now, and every live document that was acknowledged before it.
+
+        Documents go first in order, so nobody is refused because their directory was still on its way.
+        """
+        if not self._offer(consumer, await self._polled(consumer)):
+            return
+        world = {self._place(name): name for name in order.WORLD}
+        ends = await consumer.end_offsets(list(world))
+        while any(self._order.fetched_to(name) < ends[place] for place, name in world.items()):
+            self._offer(consumer, await self._polled(consumer, *world))
+
+    async def _polled(self, consumer: AIOKafkaConsumer, *places: TopicPartition) -> Fetched:
+        try:
+            fetched: Fetched = await consumer.getmany(*places, timeout_ms=POLL_MS, max_records=BATCH)
+        except OffsetOutOfRangeError as exc:
+            raise LostPositionError(
+                f"{exc}: the log no longer holds an owned position; `keyturn core skip` goes on, audited"
+            ) from exc
+        return fetched
+
+    def _offer(self, consumer: AIOKafkaConsumer, fetched: Fetched) -> bool:
+        """Whether there was anything beside the world's documents."""
+        names = {place: place.topic.removeprefix(self._settings.prefix) for place in fetched}
         for place, records in fetched.items():
-            name = place.topic.removeprefix(self._settings.prefix)
             for record in records:
                 is_claim = envelope.type_of(record.headers) == Claim.TYPE
                 try:
-                    self._order.offer(Input(name, record.offset, record, is_claim))
+                    self._order.offer(Input(names[place], record.offset, record, is_claim))
                 except order.OffsetGapError as exc:
-                    self._seek_back(consumer, place, name, exc)
+                    self._seek_back(consumer, place, names[place], exc)
                     break
-                self._gaps.pop(name, None)
+        return bool(set(names.values()) - set(order.WORLD))
 
     def _seek_back(
         self, consumer: AIOKafkaConsumer, place: TopicPartition, name: str, exc: order.OffsetGapError
     ) -> None:
-        """Law 11: the client skipped, which happens once around a rebalance; twice means records are gone."""
+        """Law 11: a client may skip, once; twice at the same place means that records are gone."""
         due = self._order.fetched_to(name)
         if self._gaps.get(name) == due:
             raise GapError(f"{place.topic}/{place.partition}: {exc}, twice; `keyturn core skip` goes on, audited")
@@ -240,8 +284,9 @@ class CorePartition:
     # ------------------------------------------------------------ deciding
 
     async def _decide_what_is_there(self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer) -> None:
-        while True:
-            match self._order.next():
+        """Until something must be fetched first."""
+        while not isinstance(step := self._order.next(), Starved):
+            match step:
                 case Ready(input=item):
                     self._decide(item)
                     if self._batch.inputs >= BATCH:
@@ -250,17 +295,13 @@ class CorePartition:
                     places = {name: self._place(name) for name in asked.topics}
                     ends = await consumer.end_offsets(list(places.values()))
                     self._order.ends_are(asked, {name: ends[place] for name, place in places.items()})
-                case Starved(waits=True):
-                    await self._fetch(consumer)
-                case Starved(waits=False):
-                    break
         if self._batch.is_worth_a_commit:
             await self._commit(consumer, producer)
 
     def _decide(self, item: Input[ConsumerRecord]) -> None:
         record = item.body
         self._batch.inputs += 1
-        self._log_time = record.timestamp
+        self._hear_time(item.topic, record)
         if envelope.type_of(record.headers) == Genesis.TYPE and record.offset == 0:
             return
         source = Source(topic=item.topic, partition=record.partition, offset=record.offset)
@@ -275,6 +316,19 @@ class CorePartition:
             self._quarantine(source, record, exc.refusal, str(exc))
         except RecordError as exc:
             self._quarantine(source, record, Refusal.MALFORMED, str(exc))
+        except Exception as exc:
+            # Law 9: pure code failed, at this record and again at every restart.
+            log.exception("an input could not be decided", extra={"source": str(source)})
+            self._quarantine(source, record, Refusal.INTERNAL, f"{type(exc).__name__}: {exc}")
+
+    def _hear_time(self, topic: str, record: ConsumerRecord) -> None:
+        """Law 5: leaders' clocks may differ by so much, no more: else something expires early, and people must hear."""
+        self._log_time = record.timestamp
+        latest = self._latest.get(topic, 0)
+        if record.timestamp < latest - LEADER_SKEW_MS:
+            back = latest - record.timestamp
+            log.error("log time stepped back", extra={"topic": topic, "offset": record.offset, "milliseconds": back})
+        self._latest[topic] = max(latest, record.timestamp)
 
     def _decide_event(
         self, source: Source, record: ConsumerRecord, statement: Statement, types: tuple[type[Record], ...]
@@ -306,9 +360,9 @@ class CorePartition:
         refusal = self._world.authority.refuses(event.statement, event.log_time)
         if refusal is not None:
             raise EnvelopeError(refusal, "a tick not signed by the core")
-        for intent_id in list(self._rows.due_before(event.log_time)):
+        for intent_id in islice(self._rows.due_before(event.log_time), AT_A_TICK):
             self._apply(intent_id, self._rows.get(intent_id), event, Local())
-        for intent_id in list(self._rows.forgettable(event.log_time)):
+        for intent_id in islice(self._rows.forgettable(event.log_time), AT_A_TICK):
             self._rows.drop(intent_id)
             self._batch.rows[intent_id] = None
 
@@ -316,13 +370,12 @@ class CorePartition:
         step = lifecycle.decide(before, event, self._world, local)
         try:
             stored, words, audit = self._encoded(intent_id, before, event, step)
-        except (RecordError, canonical.CanonicalError) as exc:
-            # Law 9: an answer that is too large to be said is an answer all the same, and stops nothing.
-            step = lifecycle.Step(before, step.event, refusal=Refusal.INTERNAL, reason=f"cannot be said: {exc}"[:500])
+        except Exception as exc:  # noqa: BLE001 - law 9: what cannot be said is an answer all the same, and stops nothing
+            reason = prose(f"cannot be said: {exc}")[:500]
+            step = lifecycle.Step(before, step.event, refusal=Refusal.INTERNAL, reason=reason)
             stored, words = None, []
-            value = canonical.encode(event.statement.body)
             audit = self._chain.of_refused_input(
-                event.source, event.log_time, value, Refusal.INTERNAL, step.reason or "", self._world
+                event.source, event.log_time, event.statement.value, Refusal.INTERNAL, reason, self._world
             )
         if step.refusal is Refusal.INTERNAL:
             log.error("decide failed", extra={"intent_id": intent_id, "reason": step.reason})
@@ -360,7 +413,7 @@ class CorePartition:
             source=source,
             stage="core",
             refusal=refusal,
-            reason=reason[:2000],
+            reason=prose(reason),
             sha256=canonical.digest(value),
             bytes=len(value),
             key=base64.b64encode((record.key or b"")[:1024]).decode(),
@@ -383,8 +436,8 @@ class CorePartition:
     async def _commit(self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer) -> None:
         """Everything decided, and how far, in one transaction."""
         batch, self._batch = self._batch, _Batch()
-        await self._know_executors(consumer)
-        words = list(self._words(batch))
+        missing = await self._unprovisioned(consumer, {word.topic for word in batch.words})
+        words = list(self._words(batch, missing))
         await producer.begin_transaction()
         sent = [await self._send(producer, word) for word in words]
         progress = self._progress()
@@ -394,10 +447,21 @@ class CorePartition:
         await asyncio.gather(*sent)
         await producer.commit_transaction()
 
-    def _words(self, batch: _Batch) -> Iterator[_Word]:
-        """What the transaction says, in order; the progress last."""
+    async def _unprovisioned(self, consumer: AIOKafkaConsumer, wanted: set[str]) -> set[str]:
+        """Those of these topics that are not there. A manifest may come before its executor's topics do."""
+        missing = set()
+        for name in sorted(wanted - self._provisioned):
+            try:
+                await connection.require_partitions(consumer, [name])
+                self._provisioned.add(name)
+            except TopicMissingError:
+                missing.add(name)
+        return missing
+
+    def _words(self, batch: _Batch, missing: set[str]) -> Iterator[_Word]:
+        """What the transaction says, in order, but the progress."""
         for word in batch.words:
-            if word.topic in self._unprovisioned:
+            if word.topic in missing:
                 # The deadline ends what nobody plans; a topic that is not there must not stop the partition.
                 log.error("executor topic is not provisioned", extra={"topic": word.topic, "intent_id": word.key})
             else:
@@ -445,24 +509,9 @@ class CorePartition:
             log_time=self._log_time,
         )
 
-    async def _know_executors(self, consumer: AIOKafkaConsumer) -> None:
-        manifests = self._world.manifests
-        executors = tuple(manifest.executor for manifest in manifests.executors) if manifests else ()
-        if executors == self._executors_known:
-            return
-        self._unprovisioned.clear()
-        for executor in executors:
-            for topic in (topics.PLANNING, topics.APPROVED):
-                name = self._names.of(topic, executor)
-                try:
-                    await connection.require_partitions(consumer, [name])
-                except TopicMissingError:
-                    self._unprovisioned.add(name)
-        self._executors_known = executors
-
     # ------------------------------------------------------------ time
 
-    async def _tick_if_due(self, speaker: Speaker) -> None:
+    async def _tick_if_due(self) -> None:
         """Local time only decides when to send a tick; its log time is the truth."""
         due = self._rows.first_due()
         now = self._clock()
@@ -472,4 +521,4 @@ class CorePartition:
         self._ticks += 1
         tick = Tick(partition=self._number, number=self._ticks)
         sealed = envelope.seal(tick, f"tick-{self._number}", self._signer, self._settings.realm, source="core")
-        await speaker.say(self._names.of(topics.TICKS), self._number, sealed)
+        await self._speaker.say(self._names.of(topics.TICKS), self._number, sealed)

@@ -5,23 +5,24 @@ producer and its own consumer, positioned by its own rows, so a rebalance can ne
 """
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Final, NoReturn
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from broker.core.partition import CorePartition
 from schemas import topics
-from streams import connection
+from streams import connection, process
 from streams.health import Health
+from streams.producing import Speaker
 from streams.settings import Settings
 
 log = logging.getLogger("keyturn.core")
-SESSION_MS = 10_000
-POLL_MS = 500
+SESSION_MS: Final = 10_000
+POLL_MS: Final = 500
 
 
 def clock() -> int:
@@ -30,7 +31,7 @@ def clock() -> int:
 
 
 async def run(settings: Settings, health: Health, stop: asyncio.Event) -> None:
-    """Serve until `stop`."""
+    """Serve until `stop`. A partition that fails ends the process at once."""
     health.waits_for("partitions", "joining the group")
     membership = connection.reader(
         settings,
@@ -42,69 +43,74 @@ async def run(settings: Settings, health: Health, stop: asyncio.Event) -> None:
         rebalance_timeout_ms=20_000,
     )
     await connection.start(membership, settings)
-    shares = _Shares(settings, membership, health)
-    try:
-        topic = settings.names.of(topics.TICKS)
-        shares.partitions = (await connection.require_partitions(membership, [topic]))[topic]
+    topic = settings.names.of(topics.TICKS)
+    partitions = (await connection.require_partitions(membership, [topic]))[topic]
+    signer = settings.signer()
+    async with Speaker(settings) as speaker:
+        shares = _Shares(
+            lambda number: CorePartition(settings, number, partitions, signer, speaker, clock), membership, health
+        )
         membership.subscribe([topic], listener=shares)
-        while not stop.is_set():
-            # Polling keeps the membership; everything is paused, so nothing is fetched.
-            await membership.getmany(timeout_ms=POLL_MS)
-            shares.require_all_alive()
-    finally:
+        remaining = asyncio.create_task(_remain(membership), name="membership")
+        await process.until_stopped(stop, remaining)
         await shares.release_all()
-        await membership.stop()
+        remaining.cancel()
+    await membership.stop()
+
+
+async def _remain(membership: AIOKafkaConsumer) -> NoReturn:
+    """Polling keeps the membership; everything is paused, so nothing is fetched."""
+    while True:
+        await membership.getmany(timeout_ms=POLL_MS)
 
 
 class _Shares(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships no types
     """Starts and stops owned partitions as the group shares them out."""
 
-    def __init__(self, settings: Settings, membership: AIOKafkaConsumer, health: Health) -> None:
-        self._settings = settings
+    def __init__(self, made: Callable[[int], CorePartition], membership: AIOKafkaConsumer, health: Health) -> None:
+        """`made` gives a partition that does not run yet."""
+        self._made = made
         self._membership = membership
         self._health = health
         self._running: dict[int, tuple[asyncio.Task[None], asyncio.Event]] = {}
-        self._restoring: set[int] = set()
-        self.partitions = 0
 
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] # it awaits what it is given
+        """Let go, in order: who owns them next finds everything committed."""
         await self._release({place.partition for place in revoked})
 
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] # it awaits what it is given
+        """Own these now."""
         places = list(assigned)
         self._membership.pause(*places)
         self._health.has("partitions")
         for place in places:
             self._own(place.partition)
 
-    def require_all_alive(self) -> None:
-        """Raise what ended a partition: law of the house, fail-stop."""
-        for task, _ in self._running.values():
-            if task.done():
-                task.result()
-                raise RuntimeError("a core partition ended by itself")
-
     async def release_all(self) -> None:
+        """Let go of everything."""
         await self._release(set(self._running))
 
     def _own(self, number: int) -> None:
-        if number in self._running:
-            return
-        stop = asyncio.Event()
-        part = CorePartition(self._settings, number, self.partitions, self._settings.signer(), clock)
-        self._restoring.add(number)
-        self._health.waits_for(f"partition-{number}", "restoring")
-        task = asyncio.create_task(
-            part.run(stop, lambda: self._health.has(f"partition-{number}")), name=f"core-{number}"
-        )
-        self._running[number] = (task, stop)
+        if number not in self._running:
+            stop = asyncio.Event()
+            self._health.waits_for(_name(number), "restoring")
+            self._running[number] = (asyncio.create_task(self._serve(number, stop), name=_name(number)), stop)
+
+    async def _serve(self, number: int, stop: asyncio.Event) -> None:
+        try:
+            await self._made(number).run(stop, lambda: self._health.has(_name(number)))
+        except BaseException as error:  # noqa: BLE001 - the client swallows what its listener raises: end here
+            process.fail_stop(error)
 
     async def _release(self, numbers: set[int]) -> None:
-        released = {number: self._running.pop(number) for number in numbers if number in self._running}
+        released = {number: self._running.pop(number) for number in numbers & self._running.keys()}
         for _, stop in released.values():
             stop.set()
         for number, (task, _) in released.items():
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-            self._health.has(f"partition-{number}")
+            await task
+            self._health.has(_name(number))
             log.info("partition released", extra={"partition": number})
+
+
+def _name(number: int) -> str:
+    return f"partition-{number}"

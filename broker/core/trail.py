@@ -9,7 +9,7 @@ from typing import Final
 
 from broker.lifecycle import Event, Output, Step, intent_id_of
 from schemas import canonical, ids
-from schemas.record import Statement
+from schemas.record import Statement, prose
 from schemas.records import AuditRecord, ChainHead, PendingApproval, Refusal, Said, Source
 from schemas.world import World
 
@@ -85,7 +85,7 @@ class Chain:
             source=source,
             event=event,
             refusal=refusal,
-            reason=reason[:2000],
+            reason=prose(reason),
             sha256=canonical.digest(value),
             bytes=len(value),
             versions=world.versions,

@@ -13,7 +13,7 @@ from broker import classification
 from broker.intake import secrets
 from schemas import canonical, envelope, ids, partition
 from schemas.envelope import EnvelopeError, Headers
-from schemas.record import RecordError, Statement
+from schemas.record import RecordError, Statement, prose
 from schemas.records import (
     ClassifiedIntent,
     Fact,
@@ -28,6 +28,7 @@ from schemas.records import (
 from schemas.world import World
 
 KEPT_VALUE_BYTES: Final = 64 * 1024
+KEPT_KEY_BYTES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +90,23 @@ def classify(admitted: Admitted, facts: Sequence[Fact], world: World) -> Answer:
 
 
 def quarantined(raw: Raw, refusal: Refusal, reason: str) -> Quarantined:
-    """What can be kept of a record that nobody could read."""
-    value = raw.value or b""
-    fits = len(value) <= KEPT_VALUE_BYTES and refusal is not Refusal.SECRET_FOUND
+    """What can be kept of a record that nobody could read: nothing that looks like a secret."""
+    key, value = (raw.key or b"")[:KEPT_KEY_BYTES], raw.value or b""
+    fits = len(value) <= KEPT_VALUE_BYTES and _is_clean(value)
     return Quarantined(
         source=raw.source,
         stage="intake",
         refusal=refusal,
-        reason=reason[:2000],
+        reason=prose(reason),
         sha256=canonical.digest(value),
         bytes=len(value),
-        key=base64.b64encode((raw.key or b"")[:1024]).decode(),
+        key=base64.b64encode(key).decode() if _is_clean(key) else None,
         value=base64.b64encode(value).decode() if fits else None,
     )
+
+
+def _is_clean(data: bytes) -> bool:
+    return secrets.found_in(data.decode(errors="replace")) is None
 
 
 def key_of(answer: Answer) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from broker.policy import FACTS
+from schemas import canonical
 from schemas.record import Scalar
 from schemas.records import Fact, Intent
 
@@ -73,9 +74,8 @@ class Catalog:
                 loaded = yaml.safe_load(self._path.read_text()) or []
                 self._entries = tuple(CatalogEntry.model_validate(entry) for entry in loaded)
                 self._stamp = stamp
-        except (OSError, ValidationError, yaml.YAMLError, TypeError) as exc:
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as exc:
             # An old answer could be a lower class than the truth: unknown instead (law 6).
-            self._stamp = None
             raise FactsError(f"{self._path}: {exc}") from exc
         return self._entries
 
@@ -86,21 +86,25 @@ async def gather(intents: Sequence[Intent], sources: Sequence[FactSource], now: 
 
 
 async def _facts_of(intent: Intent, sources: Sequence[FactSource], now: int) -> tuple[Fact, ...]:
-    found: dict[str, Fact] = {}
-    answers = await asyncio.gather(*(_ask(source, intent) for source in sources))
-    for source, answer in zip(sources, answers, strict=True):
-        for name, value in answer.items():
-            if name in FACTS and name not in found:
-                found[name] = Fact(name=name, value=value, source=source.name, observed_at=now)
-    for name in FACTS:
-        found.setdefault(name, Fact(name=name, source="nobody", observed_at=now))
-    return tuple(found[name] for name in sorted(found))
+    found = {name: Fact(name=name, source="nobody", observed_at=now) for name in sorted(FACTS)}
+    # The first source that knows a fact counts.
+    for known in reversed(await asyncio.gather(*(_ask(source, intent, now) for source in sources))):
+        found |= known
+    return tuple(found.values())
 
 
-async def _ask(source: FactSource, intent: Intent) -> Mapping[str, Scalar]:
+async def _ask(source: FactSource, intent: Intent, now: int) -> dict[str, Fact]:
     try:
         async with asyncio.timeout(BUDGET_SECONDS):
-            return await source.find(intent)
+            answer = await source.find(intent)
+        known = {
+            name: Fact(name=name, value=value, source=source.name, observed_at=now)
+            for name, value in answer.items()
+            if name in FACTS
+        }
+        for fact in known.values():
+            canonical.encode(fact.to_json())  # what cannot be said is not known either
     except Exception as exc:  # noqa: BLE001 - whatever a source does, its facts are unknown
         log.warning("facts unknown", extra={"source": source.name, "intent_id": intent.id, "error": str(exc)})
         return {}
+    return known

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Any, Final
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -11,10 +12,13 @@ from broker.intake.facts import Catalog, FactSource
 from broker.intake.speaking import Desk
 from broker.intake.sweep import Sweep
 from schemas import topics
+from streams import process
 from streams.health import Health
 from streams.producing import Speaker
-from streams.settings import Settings
+from streams.settings import Settings, of_environment
 from streams.worlds import WorldView
+
+LOOK_SECONDS: Final = 0.5
 
 
 class IntakeSettings(BaseSettings):
@@ -35,33 +39,28 @@ async def run(settings: Settings, health: Health, stop: asyncio.Event, intake: I
     """Serve until `stop`."""
     from broker.intake import topology  # noqa: PLC0415 - importing Faust parses sys.argv: only in this process
 
-    own = intake or IntakeSettings()
+    own = intake or of_environment(IntakeSettings)
     sources: list[FactSource] = [Catalog(own.catalog)] if own.catalog else []
     health.waits_for("world", "reading the live documents")
     async with WorldView(settings) as view, Speaker(settings) as speaker:
         health.has("world")
         partitions = await speaker.partitions(settings.names.of(topics.INTENTS))
-        desk = Desk(settings, speaker, lambda: view.world, sources, clock, partitions)
+        desk = Desk(settings, speaker, view.caught_up, sources, clock, partitions)
         app = topology.build(settings, desk.answer, lambda: health.has("faust"))
         health.waits_for("faust", "joining the group")
-        sweeping = asyncio.create_task(Sweep(settings, desk.answer, clock).run(stop, own.sweep_seconds))
+        sweeping = asyncio.create_task(Sweep(settings, desk.answer, clock).run(stop, own.sweep_seconds), name="sweep")
         await app.start()
-        try:
-            while not stop.is_set():
-                await _until_any(stop, sweeping)
-                view.require_alive()
-                if sweeping.done() and not stop.is_set():
-                    sweeping.result()
-                    raise RuntimeError("the sweep ended by itself")
-                if app.crashed:
-                    raise RuntimeError("Faust crashed") from app.crash_reason
-        finally:
-            stop.set()
-            await app.stop()
-            await sweeping
+        watching = asyncio.create_task(_watch(app, view), name="faust")
+        await process.until_stopped(stop, sweeping, watching)
+        await app.stop()
+        watching.cancel()
+        await sweeping
 
 
-async def _until_any(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({stopping, task}, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
+async def _watch(app: Any, view: WorldView) -> None:
+    """Raise what ended Faust, or the following of the live documents: neither tells by itself."""
+    while True:
+        view.require_alive()
+        if app.crashed:
+            raise RuntimeError("Faust crashed") from app.crash_reason
+        await asyncio.sleep(LOOK_SECONDS)

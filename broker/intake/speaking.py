@@ -1,6 +1,6 @@
 """Answers go out signed, and are durable before anything is acked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from broker.intake import answering, facts
 from broker.intake.answering import Admitted, Answer, Raw
@@ -21,12 +21,15 @@ class Desk:
         self,
         settings: Settings,
         speaker: Speaker,
-        world: Callable[[], World],
+        world: Callable[[], Awaitable[World]],
         sources: Sequence[FactSource],
         clock: Callable[[], int],
         partitions: int,
     ) -> None:
-        """`world()` is what is in force when a batch is answered; `partitions` the realm's P."""
+        """`world()` is the world with everything that was acknowledged before the call; `partitions` the realm's P.
+
+        Asked once a batch was fetched, it holds whatever its requesters had been told is in force.
+        """
         self._settings = settings
         self._speaker = speaker
         self._world = world
@@ -37,14 +40,12 @@ class Desk:
 
     async def answer(self, records: Sequence[Raw]) -> int:
         """Answer each record exactly once; returns how many, genesis records aside. All durable on return."""
-        world = self._world()
+        world = await self._world()
         received = [answering.receive(raw, world, self._partitions) for raw in records if not raw.is_genesis]
-        admitted = [each for each in received if isinstance(each, Admitted)]
-        found = await facts.gather([each.intent for each in admitted], self._sources, self._clock())
-        with_facts = dict(zip((id(each) for each in admitted), found, strict=True))
+        intents = [each.intent for each in received if isinstance(each, Admitted)]
+        found = iter(await facts.gather(intents, self._sources, self._clock()))
         answers = [
-            answering.classify(each, with_facts[id(each)], world) if isinstance(each, Admitted) else each
-            for each in received
+            answering.classify(each, next(found), world) if isinstance(each, Admitted) else each for each in received
         ]
         await self._speaker.say_all([self._sealed(answer) for answer in answers])
         return len(answers)

@@ -6,8 +6,9 @@ them to the end *after* the committed offset was read finds every answer there i
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -16,6 +17,7 @@ from broker.intake.answering import Raw
 from schemas import canonical, ids, topics
 from schemas.records import Source
 from streams import connection, reading
+from streams.errors import LostPositionError
 from streams.settings import Settings
 
 log = logging.getLogger("keyturn.sweep")
@@ -52,9 +54,8 @@ class Sweep:
             )
             while not stop.is_set():
                 await self.once(consumer, counts)
-                with_stop = asyncio.create_task(stop.wait())
-                await asyncio.wait({with_stop}, timeout=every)
-                with_stop.cancel()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), every)
         finally:
             await consumer.stop()
 
@@ -64,6 +65,7 @@ class Sweep:
         intents = connection.places(names.of(topics.INTENTS), counts[names.of(topics.INTENTS)])
         consumer.assign(intents)
         committed = {place: await consumer.committed(place) or 0 for place in intents}
+        await _require_there(consumer, committed)
         await self._read_answers(consumer, counts)
         missing = await self._unanswered(consumer, committed)
         for first in range(0, len(missing), BATCH):
@@ -85,7 +87,8 @@ class Sweep:
         ]
         consumer.assign(places)
         for place in places:
-            consumer.seek(place, self._read.get(place) or await self._first(consumer, place))
+            read = self._read.get(place)
+            consumer.seek(place, read if read is not None else await self._first(consumer, place))
         ends = await consumer.end_offsets(places)
         async for place, record in reading.read_to_end(consumer, ends):
             found = _source_of(record)
@@ -119,6 +122,16 @@ class Sweep:
         if found is not None:
             return int(found.offset)
         return int((await consumer.end_offsets([place]))[place])
+
+
+async def _require_there(consumer: AIOKafkaConsumer, committed: Mapping[TopicPartition, int]) -> None:
+    ends = await consumer.end_offsets(list(committed))
+    for place, offset in committed.items():
+        if offset > ends[place]:
+            raise LostPositionError(
+                f"{place.topic}/{place.partition}: intake committed {offset}, the log ends at {ends[place]}: it was "
+                "cut or replaced; stop intake and set its group's offsets to what is there"
+            )
 
 
 def _source_of(record: ConsumerRecord) -> Place | None:

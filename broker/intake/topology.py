@@ -66,8 +66,11 @@ def build(
     due: dict[int, int] = {}
 
     @app.on_partitions_assigned.connect
-    async def forget_positions(*_: object, **__: object) -> None:
-        due.clear()
+    async def forget_what_left(_: object, /, *given: Any, **__: Any) -> None:
+        (assigned,) = given
+        # What stays was nobody else's meanwhile: a record that this rebalance drops is still a gap.
+        for partition in due.keys() - {place.partition for place in assigned}:
+            del due[partition]
         joined()
 
     @app.agent(topic, name="intake")
@@ -98,13 +101,19 @@ def _raw(event: Any) -> Raw:
 
 
 async def _whole(answering: Awaitable[int]) -> None:
-    """Finish the batch even when the agent is cancelled: `take_events` acks it either way."""
+    """Finish the batch however often the agent is cancelled: `take_events` acks it either way."""
     task = asyncio.ensure_future(answering)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if task.cancelled():
+        raise RuntimeError("a batch was cancelled before it was answered")
+    task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 def _require_contiguous(raws: Sequence[Raw], due: dict[int, int]) -> None:

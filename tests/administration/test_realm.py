@@ -141,9 +141,10 @@ def test_a_folder_that_init_did_not_make_is_an_error_that_says_so(tmp_path: Path
 
 
 def test_without_a_folder_the_environment_alone_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"REALM": "acme", "KAFKA": "k:1", "KAFKA_USERNAME": "core", "ROOT_KEYS": ""}.items():
-        monkeypatch.setenv(f"KEYTURN_{name}", value)
-    assert settings_for(None, "core") == Settings(realm="acme", kafka="k:1", kafka_username="core", root_keys="")
+    told = {"realm": "acme", "kafka": "k:1", "kafka_username": "core", "kafka_password": "p", "root_keys": "A" * 43 + "="}
+    for name, value in told.items():
+        monkeypatch.setenv(f"KEYTURN_{name.upper()}", value)
+    assert settings_for(None, "core") == Settings.model_validate(told)
 
 
 def test_with_client_certificates_nobody_has_a_password(tmp_path: Path) -> None:

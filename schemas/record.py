@@ -77,8 +77,9 @@ class Part(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with these members changed. What was remembered of the old ones (its bytes) stays behind."""
         copied = super().model_copy(update=update, deep=deep)
-        for name in copied.__dict__.keys() - type(self).model_fields.keys():
-            del copied.__dict__[name]
+        remembered = vars(copied)
+        for name in remembered.keys() - type(self).model_fields.keys():
+            del remembered[name]
         return copied
 
 
@@ -163,7 +164,7 @@ class Statement(Part):
         """The statement of a record with this value. CanonicalError when that is not canonical, or exceeds its cap."""
         body = canonical.decode(value, max_bytes=kind.MAX_BYTES, max_depth=kind.MAX_DEPTH)
         statement = cls(type=kind.TYPE, body=body, keyid=keyid, sig=sig)
-        statement.__dict__["value"] = value  # what encoding the members would give: it was decoded from nothing else
+        vars(statement)["value"] = value  # what encoding the members would give: it was decoded from nothing else
         return statement
 
     @cached_property

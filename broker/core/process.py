@@ -74,11 +74,11 @@ class _Shares(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships
         self._health = health
         self._running: dict[int, tuple[asyncio.Task[None], asyncio.Event]] = {}
 
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] # it awaits what it is given
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Let go, in order: who owns them next finds everything committed."""
         await self._release({place.partition for place in revoked})
 
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] # it awaits what it is given
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Own these now."""
         places = list(assigned)
         self._membership.pause(*places)

@@ -141,7 +141,13 @@ def test_a_folder_that_init_did_not_make_is_an_error_that_says_so(tmp_path: Path
 
 
 def test_without_a_folder_the_environment_alone_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = {"realm": "acme", "kafka": "k:1", "kafka_username": "core", "kafka_password": "p", "root_keys": "A" * 43 + "="}
+    told = {
+        "realm": "acme",
+        "kafka": "k:1",
+        "kafka_username": "core",
+        "kafka_password": "p",
+        "root_keys": "A" * 43 + "=",
+    }
     for name, value in told.items():
         monkeypatch.setenv(f"KEYTURN_{name.upper()}", value)
     assert settings_for(None, "core") == Settings.model_validate(told)

@@ -51,11 +51,7 @@ def test_the_generated_files_are_what_would_be_generated() -> None:
 
 
 def test_every_room_opens_with_its_law() -> None:
-    lawless = [
-        name
-        for name in sorted(files(".py"))
-        if not re.match(r'(#!.*\n)?r?"""\S', (ROOT / name).read_text())
-    ]
+    lawless = [name for name in sorted(files(".py")) if not re.match(r'(#!.*\n)?r?"""\S', (ROOT / name).read_text())]
 
     assert lawless == []
 

@@ -38,8 +38,14 @@ def test_everything_else_needs_the_team_and_the_owner_of_the_data() -> None:
     assert seats(found) == {"group:data-owners": 1, "group:sre": 1}
 
 
-def test_what_nobody_knows_anything_of_needs_them_too_and_is_high_risk() -> None:
+def test_what_nobody_knows_anything_of_may_be_secret_and_is_denied() -> None:
     found = judged({})
+    assert found.effect is Effect.DENY
+    assert found.rules == ("never-secrets",)
+
+
+def test_an_unknown_environment_needs_them_too_and_is_high_risk() -> None:
+    found = judged({"classification": "internal", "owner": "data-platform"})
     assert seats(found) == {"group:data-owners": 1, "group:sre": 1}
     assert found.risk is Risk.HIGH
 

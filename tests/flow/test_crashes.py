@@ -9,6 +9,8 @@ from sandbox.supervise import State
 from schemas import topics
 from schemas.record import Record
 from schemas.records import Claim, ClassifiedIntent, Decision, Outcome, Phase, Verdict
+from streams import administration
+from streams.cluster import Cluster, GroupIsLiveError
 from tests.flow.stage import Stage, names
 
 
@@ -142,3 +144,25 @@ async def test_a_kafka_killed_in_the_middle_of_a_life_comes_back_and_the_life_go
     assert await stage.says("cho", intent, Verdict.APPROVE) is None
     await stage.agent.until(intent, Phase.SUCCEEDED)
     await stage.assert_exported_once(shelf)
+
+
+async def test_the_sweep_drives_an_intent_again_that_was_committed_past_without_an_answer(stage: Stage) -> None:
+    intent = stage.intent(await stage.shelf())
+    await stage.roles.stop("intake")
+    sent = await stage.agent.submit(intent)
+    settings = administration.settings_of(stage.realm, stage.world.admin)
+    group, topic = f"{settings.prefix}intake", settings.names.of(topics.INTENTS)
+    async with Cluster(settings) as cluster, asyncio.timeout(90):
+        while True:
+            try:
+                await cluster.commit(group, topic, {sent.partition: sent.offset + 1})
+                break
+            except GroupIsLiveError:  # its static member is remembered until the group's session ends
+                await asyncio.to_thread(time.sleep, 0.5)
+
+    await stage.roles.start("intake")
+    await stage.agent.until(intent.id, Phase.PENDING)
+
+    (first, *_) = await stage.trail(intent.id)
+    assert first.statement is not None
+    assert first.statement.read(ClassifiedIntent).source == sent

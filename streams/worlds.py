@@ -5,7 +5,6 @@ that does not come into force is ignored by all of them, loudly; the core also p
 """
 
 import asyncio
-import contextlib
 import logging
 from typing import Self
 
@@ -40,7 +39,9 @@ class WorldView:
         """Not started: `async with`."""
         self._settings = settings
         self._topics = [settings.names.of(topic) for topic in topics]
+        self._places = [TopicPartition(topic, 0) for topic in self._topics]
         self._consumer: AIOKafkaConsumer = connection.reader(settings)
+        self._surveyor = reading.Surveyor(settings)
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Condition()
         self._positions: dict[TopicPartition, int] = {}
@@ -51,10 +52,10 @@ class WorldView:
         await connection.start(self._consumer, self._settings)
         try:
             await connection.require_partitions(self._consumer, self._topics)
-            places = [TopicPartition(topic, 0) for topic in self._topics]
-            ends = await reading.assign_from_start(self._consumer, places)
+            ends = await reading.assign_from_start(self._consumer, self._places)
             async for place, record in reading.read_to_end(self._consumer, ends):
                 self._take(place, record)
+            await self._surveyor.__aenter__()
         except BaseException:
             await self._consumer.stop()
             raise
@@ -64,8 +65,8 @@ class WorldView:
     async def __aexit__(self, *_: object) -> None:
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task})
+        await self._surveyor.__aexit__()
         await self._consumer.stop()
 
     def require_alive(self) -> None:
@@ -75,8 +76,7 @@ class WorldView:
 
     async def caught_up(self) -> World:
         """The world with everything that was acknowledged before this call."""
-        places = [TopicPartition(topic, 0) for topic in self._topics]
-        ends = await self._consumer.end_offsets(places)
+        ends = await self._surveyor.ends(self._places)
         async with self._changed:
             await self._changed.wait_for(
                 lambda: self._is_over or all(self._positions.get(place, 0) >= end for place, end in ends.items())

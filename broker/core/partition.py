@@ -52,6 +52,7 @@ BATCH: Final = 500
 AT_A_TICK: Final = 500
 """How many rows one tick ends, and how many it forgets: a transaction must be over in 10 s, however many are due."""
 POLL_MS: Final = 100
+RESTORE_WAIT_MS: Final = 20
 TICK_EVERY_MS: Final = 500
 AUDIT_LOOK_BACK_MS: Final = 60_000
 HEAD_WAIT_SECONDS: Final = 20.0
@@ -62,6 +63,19 @@ _TOPICS: Final = {topic.name: topic for topic in topics.TOPICS}
 Clock = Callable[[], int]
 """Unix milliseconds of this machine: decides when to send a tick, and nothing else (law 5)."""
 Fetched: TypeAlias = Mapping[TopicPartition, Sequence[ConsumerRecord]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all partitions of a process have in common."""
+
+    #: The realm's P.
+    partitions: int
+    signer: Signer
+    #: Says the ticks.
+    speaker: Speaker
+    surveyor: reading.Surveyor
+    clock: Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +110,12 @@ class _Batch:
 class CorePartition:
     """Owns partition `number` from `run` until `stop` is set."""
 
-    def __init__(
-        self, settings: Settings, number: int, partitions: int, signer: Signer, speaker: Speaker, clock: Clock
-    ) -> None:
-        """`partitions` is the realm's P; `speaker`, the process's own, says the ticks."""
+    def __init__(self, settings: Settings, number: int, shared: Shared) -> None:
+        """`shared` is started, and outlives this."""
         self._settings = settings
         self._names = settings.names
         self._number = number
-        self._partitions = partitions
-        self._signer = signer
-        self._speaker = speaker
-        self._clock = clock
+        self._shared = shared
         self._rows = Rows()
         self._world: World = settings.empty_world()
         self._chain = Chain(settings.realm, f"core-{number}", ChainHead())
@@ -127,48 +136,60 @@ class CorePartition:
         """Fence, restore, serve. Returns after `stop`; raises whatever Kafka says, and then the process must end."""
         producer = connection.producer(self._settings, transactional_id=f"{self._settings.prefix}core-{self._number}")
         await connection.start(producer, self._settings)  # fences whoever owned this partition before
+        await self._restore()
         consumer = connection.reader(self._settings)
         await connection.start(consumer, self._settings)
-        await self._restore(consumer)
+        reading.assign_at(consumer, self._positions())
         ready()
         log.info("partition served", extra={"partition": self._number, "rows": len(self._rows)})
         while not stop.is_set():
             await self._fetch(consumer)
-            await self._decide_what_is_there(consumer, producer)
+            await self._decide_what_is_there(producer)
             await self._tick_if_due()
         await consumer.stop()
         await producer.stop()
 
     # ------------------------------------------------------------ restoring
 
-    async def _restore(self, consumer: AIOKafkaConsumer) -> None:
-        """Everything as the last transaction left it; then the inputs from there on."""
-        await self._require_topics(consumer)
-        progress = await self._restore_rows(consumer)
+    async def _restore(self) -> None:
+        """Everything as the last transaction left it."""
+        await self._require_topics()
+        pending = TopicPartition(self._names.of(topics.PENDING), self._number)
+        audit = TopicPartition(self._names.of(topics.AUDIT), 0)
+        world = {self._place(name): name for name in order.WORLD}
+        # What is read here is there: no long polls, which the next question would have to wait for.
+        consumer = connection.reader(self._settings, fetch_max_wait_ms=RESTORE_WAIT_MS)
+        await connection.start(consumer, self._settings)
+        reading.assign_at(consumer, await self._shared.surveyor.starts([pending, audit, *world]))
+        consumer.pause(audit, *world)
+        progress = await self._restore_rows(consumer, pending)
         if progress is not None:
             self._chain = Chain(self._settings.realm, self._chain.name, progress.head)
             self._numbers = dict(progress.numbers)
             self._log_time = progress.log_time
             self._order = Order(progress.positions)
-        await self._require_head(consumer)
-        positions = {self._place(name): offset for name, offset in self._order.positions.items()}
-        await reading.require_held(consumer, positions)
-        await self._restore_world(consumer, progress)
-        reading.assign_at(consumer, positions)
+        consumer.resume(audit)
+        await self._require_head(consumer, audit)
+        await self._shared.surveyor.require_held(self._positions())
+        consumer.pause(audit)
+        consumer.resume(*world)
+        await self._restore_world(consumer, {place: self._order.positions[name] for place, name in world.items()})
+        self._compare_world(progress)
+        await consumer.stop()
 
-    async def _require_topics(self, consumer: AIOKafkaConsumer) -> None:
+    async def _require_topics(self) -> None:
         """All there, and cut into P partitions: else keys would lie where nobody looks for them."""
         said = (topics.PENDING, topics.STATUS, topics.AUDIT, topics.QUARANTINE)
         wanted = {self._names.of(topic): topic for topic in (*(_TOPICS[name] for name in order.INPUTS), *said)}
-        for name, count in (await connection.require_partitions(consumer, wanted)).items():
-            due = self._partitions if wanted[name].is_partitioned else 1
+        for name, count in (await self._shared.surveyor.partitions(wanted)).items():
+            due = self._shared.partitions if wanted[name].is_partitioned else 1
             if count != due:
                 raise TopicMissingError(f"{name}: {count} partitions where {due} are due; run `keyturn topics check`")
 
-    async def _restore_rows(self, consumer: AIOKafkaConsumer) -> Progress | None:
+    async def _restore_rows(self, consumer: AIOKafkaConsumer, pending: TopicPartition) -> Progress | None:
         """The rows, and how far they go, up to the end offset taken after the fence."""
         progress: Progress | None = None
-        ends = await reading.assign_from_start(consumer, [TopicPartition(self._names.of(topics.PENDING), self._number)])
+        ends = await self._shared.surveyor.ends([pending])
         async for _, record in reading.read_to_end(consumer, ends):
             key = (record.key or b"").decode()
             if key == PROGRESS_KEY:
@@ -179,14 +200,12 @@ class CorePartition:
                 self._rows.put(key, Stored.read(record.headers, record.value))
         return progress
 
-    async def _require_head(self, consumer: AIOKafkaConsumer) -> None:
+    async def _require_head(self, consumer: AIOKafkaConsumer, audit: TopicPartition) -> None:
         """The chain's last record on `audit` must be the head this partition remembers (law 10).
 
         A partition that remembers nothing must find nothing: rows that are gone would be a second life for every id.
         """
         head = self._chain.head
-        audit = TopicPartition(self._names.of(topics.AUDIT), 0)
-        await reading.assign_from_start(consumer, [audit])
         if head.seq > 0:
             since = max(self._log_time - AUDIT_LOOK_BACK_MS, 0)
             found = (await consumer.offsets_for_times({audit: since}))[audit]
@@ -206,7 +225,7 @@ class CorePartition:
         """Sequence and digest of our last record from where the consumer stands; (0, None) when there is none."""
         prefix = f"{self._chain.name}/".encode()
         seq, value = 0, b""
-        end = (await consumer.end_offsets([audit]))[audit]
+        end = (await self._shared.surveyor.ends([audit]))[audit]
         deadline = asyncio.get_running_loop().time() + HEAD_WAIT_SECONDS
         # Another partition's open transaction may still hide our last records from a committed read: wait for them.
         while await consumer.position(audit) < end or (seq < due and asyncio.get_running_loop().time() < deadline):
@@ -215,21 +234,23 @@ class CorePartition:
                     seq, value = int(record.key.removeprefix(prefix)), record.value or b""
         return seq, canonical.digest(value) if seq else None
 
-    async def _restore_world(self, consumer: AIOKafkaConsumer, progress: Progress | None) -> None:
+    async def _restore_world(self, consumer: AIOKafkaConsumer, upto: Mapping[TopicPartition, int]) -> None:
         """The world as this partition last decided with: what came later is an input like any other."""
-        places = [self._place(name) for name in order.WORLD]
-        await reading.assign_from_start(consumer, places)
-        upto = {place: self._order.positions[name] for place, name in zip(places, order.WORLD, strict=True)}
         async for _, record in reading.read_to_end(consumer, upto):
             try:
                 statement = envelope.unseal(record.headers, record.value, SNAPSHOTS)
                 self._world = self._world.with_snapshot(statement, record.timestamp)
             except (EnvelopeError, SnapshotError):
                 continue  # it was refused, and audited, when it was an input
+
+    def _compare_world(self, progress: Progress | None) -> None:
         now = self._world.versions
         if progress is not None and now != progress.versions.model_copy(update={"rules": now.rules}):
             # A key that was taken away after the fact: what it signed is in force no more, as for whoever reads anew.
             log.error("the world is not the one before the restart", extra={"before": progress.versions, "now": now})
+
+    def _positions(self) -> dict[TopicPartition, int]:
+        return {self._place(name): offset for name, offset in self._order.positions.items()}
 
     def _place(self, name: str) -> TopicPartition:
         topic = _TOPICS[name]
@@ -245,7 +266,7 @@ class CorePartition:
         if not self._offer(consumer, await self._polled(consumer)):
             return
         world = {self._place(name): name for name in order.WORLD}
-        ends = await consumer.end_offsets(list(world))
+        ends = await self._shared.surveyor.ends(world)
         while any(self._order.fetched_to(name) < ends[place] for place, name in world.items()):
             self._offer(consumer, await self._polled(consumer, *world))
 
@@ -283,20 +304,20 @@ class CorePartition:
 
     # ------------------------------------------------------------ deciding
 
-    async def _decide_what_is_there(self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer) -> None:
+    async def _decide_what_is_there(self, producer: AIOKafkaProducer) -> None:
         """Until something must be fetched first."""
         while not isinstance(step := self._order.next(), Starved):
             match step:
                 case Ready(input=item):
                     self._decide(item)
                     if self._batch.inputs >= BATCH:
-                        await self._commit(consumer, producer)
+                        await self._commit(producer)
                 case ReadEnds() as asked:
                     places = {name: self._place(name) for name in asked.topics}
-                    ends = await consumer.end_offsets(list(places.values()))
+                    ends = await self._shared.surveyor.ends(places.values())
                     self._order.ends_are(asked, {name: ends[place] for name, place in places.items()})
         if self._batch.is_worth_a_commit:
-            await self._commit(consumer, producer)
+            await self._commit(producer)
 
     def _decide(self, item: Input[ConsumerRecord]) -> None:
         record = item.body
@@ -348,7 +369,7 @@ class CorePartition:
     def _require_place(self, record: ConsumerRecord, intent_id: str) -> None:
         """DESIGN §3: the key is the intent id, the partition murmur2(requester) mod P."""
         try:
-            due = partition.partition_of(ids.requester_of(intent_id), self._partitions)
+            due = partition.partition_of(ids.requester_of(intent_id), self._shared.partitions)
         except ids.IntentIdError as exc:
             raise EnvelopeError(Refusal.MALFORMED, str(exc)) from exc
         if record.key != intent_id.encode() or due != self._number:
@@ -433,10 +454,10 @@ class CorePartition:
 
     # ------------------------------------------------------------ saying
 
-    async def _commit(self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer) -> None:
+    async def _commit(self, producer: AIOKafkaProducer) -> None:
         """Everything decided, and how far, in one transaction."""
         batch, self._batch = self._batch, _Batch()
-        missing = await self._unprovisioned(consumer, {word.topic for word in batch.words})
+        missing = await self._unprovisioned({word.topic for word in batch.words})
         words = list(self._words(batch, missing))
         await producer.begin_transaction()
         sent = [await self._send(producer, word) for word in words]
@@ -447,12 +468,12 @@ class CorePartition:
         await asyncio.gather(*sent)
         await producer.commit_transaction()
 
-    async def _unprovisioned(self, consumer: AIOKafkaConsumer, wanted: set[str]) -> set[str]:
+    async def _unprovisioned(self, wanted: set[str]) -> set[str]:
         """Those of these topics that are not there. A manifest may come before its executor's topics do."""
         missing = set()
         for name in sorted(wanted - self._provisioned):
             try:
-                await connection.require_partitions(consumer, [name])
+                await self._shared.surveyor.partitions([name])
                 self._provisioned.add(name)
             except TopicMissingError:
                 missing.add(name)
@@ -481,7 +502,7 @@ class CorePartition:
             headers = [("n", str(number).encode())]
         else:
             sealed = envelope.seal_bytes(
-                word.type, word.value, word.key, self._signer, self._settings.realm, source="core", number=number
+                word.type, word.value, word.key, self._shared.signer, self._settings.realm, source="core", number=number
             )
             headers = [*sealed.headers, *word.hints]
         future: asyncio.Future[Any] = await producer.send(
@@ -514,11 +535,11 @@ class CorePartition:
     async def _tick_if_due(self) -> None:
         """Local time only decides when to send a tick; its log time is the truth."""
         due = self._rows.first_due()
-        now = self._clock()
+        now = self._shared.clock()
         if due is None or now <= due or now - self._ticked_at < TICK_EVERY_MS:
             return
         self._ticked_at = now
         self._ticks += 1
         tick = Tick(partition=self._number, number=self._ticks)
-        sealed = envelope.seal(tick, f"tick-{self._number}", self._signer, self._settings.realm, source="core")
-        await self._speaker.say(self._names.of(topics.TICKS), self._number, sealed)
+        sealed = envelope.seal(tick, f"tick-{self._number}", self._shared.signer, self._settings.realm, source="core")
+        await self._shared.speaker.say(self._names.of(topics.TICKS), self._number, sealed)

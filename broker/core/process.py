@@ -13,11 +13,12 @@ from typing import Final, NoReturn
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
-from broker.core.partition import CorePartition
+from broker.core.partition import CorePartition, Shared
 from schemas import topics
 from streams import connection, process
 from streams.health import Health
 from streams.producing import Speaker
+from streams.reading import Surveyor
 from streams.settings import Settings
 
 log = logging.getLogger("keyturn.core")
@@ -44,12 +45,10 @@ async def run(settings: Settings, health: Health, stop: asyncio.Event) -> None:
     )
     await connection.start(membership, settings)
     topic = settings.names.of(topics.TICKS)
-    partitions = (await connection.require_partitions(membership, [topic]))[topic]
-    signer = settings.signer()
-    async with Speaker(settings) as speaker:
-        shares = _Shares(
-            lambda number: CorePartition(settings, number, partitions, signer, speaker, clock), membership, health
-        )
+    async with Speaker(settings) as speaker, Surveyor(settings) as surveyor:
+        partitions = (await surveyor.partitions([topic]))[topic]
+        shared = Shared(partitions, settings.signer(), speaker, surveyor, clock)
+        shares = _Shares(lambda number: CorePartition(settings, number, shared), membership, health)
         membership.subscribe([topic], listener=shares)
         remaining = asyncio.create_task(_remain(membership), name="membership")
         await process.until_stopped(stop, remaining)

@@ -7,9 +7,10 @@ them to the end *after* the committed offset was read finds every answer there i
 
 import asyncio
 import contextlib
+import itertools
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Final, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
@@ -23,6 +24,7 @@ from streams.settings import Settings
 log = logging.getLogger("keyturn.sweep")
 EVERY_SECONDS: Final = 10.0
 BATCH: Final = 200
+FETCH_WAIT_MS: Final = 20
 
 Place = tuple[int, int]
 """(partition, offset) of a record of `intents`."""
@@ -34,76 +36,75 @@ class Sweep:
     def __init__(
         self, settings: Settings, answer: Callable[[Sequence[Raw]], Awaitable[int]], clock: Callable[[], int]
     ) -> None:
-        """`answer` is the same function that serves the live stream."""
+        """Not started: `run`, or `async with` for single passes. `answer` is what serves the live stream, too."""
         self._settings = settings
         self._answer = answer
         self._clock = clock
         self._answered: set[Place] = set()
-        self._swept: dict[int, int] = {}
+        #: How far the last pass read, by partition of any topic.
         self._read: dict[TopicPartition, int] = {}
+        # The group's id only lets it read the committed offsets; it never joins.
+        self._consumer: AIOKafkaConsumer = connection.reader(
+            settings, group=f"{settings.prefix}intake", fetch_max_wait_ms=FETCH_WAIT_MS
+        )
+
+    async def __aenter__(self) -> Self:
+        await connection.start(self._consumer, self._settings)
+        names = self._settings.names
+        wanted = [names.of(topic) for topic in (topics.INTENTS, topics.CLASSIFIED, topics.QUARANTINE)]
+        counts = await connection.require_partitions(self._consumer, wanted)
+        self._intents_at, *answers = (connection.places(name, counts[name]) for name in wanted)
+        self._answers_at = [*itertools.chain(*answers)]
+        reading.assign_at(self._consumer, dict.fromkeys([*self._intents_at, *self._answers_at], 0))
+        self._consumer.pause(*self._intents_at, *self._answers_at)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._consumer.stop()
 
     async def run(self, stop: asyncio.Event, every: float = EVERY_SECONDS) -> None:
         """Sweep until `stop`."""
-        names = self._settings.names
-        # The group's id only lets it read the committed offsets; it never joins.
-        consumer = connection.reader(self._settings, group=f"{self._settings.prefix}intake")
-        await connection.start(consumer, self._settings)
-        try:
-            counts = await connection.require_partitions(
-                consumer, [names.of(topics.INTENTS), names.of(topics.CLASSIFIED), names.of(topics.QUARANTINE)]
-            )
+        async with self:
             while not stop.is_set():
-                await self.once(consumer, counts)
+                await self.once()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), every)
-        finally:
-            await consumer.stop()
 
-    async def once(self, consumer: AIOKafkaConsumer, counts: dict[str, int]) -> int:
+    async def once(self) -> int:
         """One pass; returns how many records had no answer and were driven again."""
-        names = self._settings.names
-        intents = connection.places(names.of(topics.INTENTS), counts[names.of(topics.INTENTS)])
-        consumer.assign(intents)
-        committed = {place: await consumer.committed(place) or 0 for place in intents}
-        await _require_there(consumer, committed)
-        await self._read_answers(consumer, counts)
-        missing = await self._unanswered(consumer, committed)
+        committed = {place: await self._consumer.committed(place) or 0 for place in self._intents_at}
+        await self._require_there(committed)
+        await self._read_answers()
+        missing = await self._unanswered(committed)
         for first in range(0, len(missing), BATCH):
             await self._answer(missing[first : first + BATCH])
         if missing:
             log.error("driven again", extra={"count": len(missing), "first": str(missing[0].source)})
-        self._swept = {place.partition: offset for place, offset in committed.items()}
-        self._answered = {
-            (partition, offset) for partition, offset in self._answered if offset >= self._swept.get(partition, 0)
-        }
+        self._read |= committed
+        swept = {place.partition: offset for place, offset in committed.items()}
+        self._answered = {(partition, offset) for partition, offset in self._answered if offset >= swept[partition]}
         return len(missing)
 
-    async def _read_answers(self, consumer: AIOKafkaConsumer, counts: dict[str, int]) -> None:
-        names = self._settings.names
-        places = [
-            place
-            for topic in (names.of(topics.CLASSIFIED), names.of(topics.QUARANTINE))
-            for place in connection.places(topic, counts[topic])
-        ]
-        consumer.assign(places)
-        for place in places:
-            read = self._read.get(place)
-            consumer.seek(place, read if read is not None else await self._first(consumer, place))
-        ends = await consumer.end_offsets(places)
-        async for place, record in reading.read_to_end(consumer, ends):
+    async def _require_there(self, committed: Mapping[TopicPartition, int]) -> None:
+        ends = await self._consumer.end_offsets(self._intents_at)
+        for place, offset in committed.items():
+            if offset > ends[place]:
+                raise LostPositionError(
+                    f"{place.topic}/{place.partition}: intake committed {offset}, the log ends at {ends[place]}: it "
+                    "was cut or replaced; stop intake and set its group's offsets to what is there"
+                )
+
+    async def _read_answers(self) -> None:
+        ends = await self._consumer.end_offsets(self._answers_at)
+        async for place, record in self._between(ends):
             found = _source_of(record)
             if found is not None:
                 self._answered.add(found)
             self._read[place] = record.offset + 1
 
-    async def _unanswered(self, consumer: AIOKafkaConsumer, committed: dict[TopicPartition, int]) -> list[Raw]:
-        places = list(committed)
-        consumer.assign(places)
-        for place in places:
-            swept = self._swept.get(place.partition)
-            consumer.seek(place, swept if swept is not None else await self._first(consumer, place))
+    async def _unanswered(self, committed: Mapping[TopicPartition, int]) -> list[Raw]:
         missing: list[Raw] = []
-        async for place, record in reading.read_to_end(consumer, committed):
+        async for place, record in self._between(committed):
             raw = Raw(
                 source=Source(topic=topics.INTENTS.name, partition=place.partition, offset=record.offset),
                 log_time=record.timestamp,
@@ -115,23 +116,25 @@ class Sweep:
                 missing.append(raw)
         return missing
 
-    async def _first(self, consumer: AIOKafkaConsumer, place: TopicPartition) -> int:
+    async def _between(
+        self, upto: Mapping[TopicPartition, int]
+    ) -> AsyncIterator[tuple[TopicPartition, ConsumerRecord]]:
+        """From where the last pass ended up to here. Outside of this everything is paused."""
+        for place in upto:
+            read = self._read.get(place)
+            self._consumer.seek(place, read if read is not None else await self._first(place))
+        self._consumer.resume(*upto)
+        async for found in reading.read_to_end(self._consumer, upto):
+            yield found
+        self._consumer.pause(*upto)
+
+    async def _first(self, place: TopicPartition) -> int:
         """Where the id window begins: an older id is refused anyway."""
         since = self._clock() - ids.WINDOW_BEFORE_MS - ids.FORGET_MARGIN_MS
-        found = (await consumer.offsets_for_times({place: since}))[place]
+        found = (await self._consumer.offsets_for_times({place: since}))[place]
         if found is not None:
             return int(found.offset)
-        return int((await consumer.end_offsets([place]))[place])
-
-
-async def _require_there(consumer: AIOKafkaConsumer, committed: Mapping[TopicPartition, int]) -> None:
-    ends = await consumer.end_offsets(list(committed))
-    for place, offset in committed.items():
-        if offset > ends[place]:
-            raise LostPositionError(
-                f"{place.topic}/{place.partition}: intake committed {offset}, the log ends at {ends[place]}: it was "
-                "cut or replaced; stop intake and set its group's offsets to what is there"
-            )
+        return int((await self._consumer.end_offsets([place]))[place])
 
 
 def _source_of(record: ConsumerRecord) -> Place | None:

@@ -168,7 +168,7 @@ def test_a_bundle_that_cannot_be_opened_is_no_traceback(tmp_path: Path) -> None:
 
 
 def test_no_bytes_whatever_stop_the_check(trail: Trail) -> None:
-    chance = random.Random(7)  # noqa: S311 - the same in every run
+    chance = random.Random(7)
     for _ in range(25):
         bundle = trail.bundle()
         for topic in chance.sample(sorted(bundle), 3):
@@ -219,7 +219,7 @@ def test_a_core_with_a_valid_key_cannot_alter_a_member_unnoticed(step: int) -> N
     """Whatever it writes in the last record of its chain, which no other record holds fast: found, and no crash."""
     trail = Trail().begin()
     _one_step(trail, step)
-    chance, core = random.Random(step), signer("core")  # noqa: S311 - the same in every run
+    chance, core = random.Random(step), signer("core")
     known = members_of(trail.topics["audit"][-1])
     for _ in range(25):
         members = _mutated(known, chance)
@@ -231,7 +231,7 @@ def test_a_core_with_a_valid_key_cannot_alter_a_member_unnoticed(step: int) -> N
 
 
 def test_no_signed_nonsense_in_the_middle_stops_the_check(trail: Trail) -> None:
-    chance, core = random.Random(11), signer("core")  # noqa: S311 - the same in every run
+    chance, core = random.Random(11), signer("core")
     for _ in range(25):
         lines = list(trail.topics["audit"])
         index = chance.randrange(len(lines))

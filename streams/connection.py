@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.producer import sender as _sender
 
 from streams.errors import ConnectionRefusedByKafkaError, TopicMissingError
@@ -93,7 +93,7 @@ async def start(client: AIOKafkaConsumer | AIOKafkaProducer, settings: Settings)
             f"no connection to Kafka at {settings.kafka} as {settings.kafka_username}: check that it runs, the "
             f"password, and KEYTURN_KAFKA_SECURITY ({settings.kafka_security}): {exc}"
         ) from exc
-    except KafkaError:
+    except BaseException:
         await client.stop()
         raise
 

@@ -56,15 +56,17 @@ async def read_to_end(
     """Every committed record below `upto`, from where the consumer stands. Partitions must be assigned and positioned.
 
     Ends when each partition's position has reached its end: holes that transactions leave are skipped by position,
-    not by counting records. An end beyond the log's is waited for.
+    not by counting records. An end beyond the log's is waited for. What lies beyond an end stays to be read.
     """
     remaining = {place for place, end in upto.items() if await consumer.position(place) < end}
     while remaining:
         batch = await consumer.getmany(*remaining, timeout_ms=POLL_MS)
         for place, records in batch.items():
             for record in records:
-                if record.offset < upto[place]:
-                    yield place, record
+                if record.offset >= upto[place]:
+                    consumer.seek(place, upto[place])
+                    break
+                yield place, record
         for place in tuple(remaining):
             if await consumer.position(place) >= upto[place]:
                 remaining.discard(place)

@@ -13,17 +13,19 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from schemas import envelope
 from schemas.envelope import EnvelopeError
 from schemas.topics import WORLD, Topic
-from schemas.world import SNAPSHOTS, SnapshotError, World
+from schemas.world import SnapshotError, World
 from streams import connection, reading
 from streams.settings import Settings
 
 log = logging.getLogger("keyturn.world")
 
 
-def after(world: World, record: ConsumerRecord) -> World:
-    """The world after one record of a world topic."""
+def after(world: World, record: ConsumerRecord, topic: Topic) -> World:
+    """The world after one record of a world topic. A document counts on its own topic alone: another is read at
+    another time by every role.
+    """
     try:
-        statement = envelope.unseal(record.headers, record.value, SNAPSHOTS)
+        statement = envelope.unseal(record.headers, record.value, topic.types)
         return world.with_snapshot(statement, record.timestamp)
     except (EnvelopeError, SnapshotError) as exc:
         log.error(  # noqa: TRY400 - the reason is the message, a traceback adds nothing
@@ -38,7 +40,7 @@ class WorldView:
     def __init__(self, settings: Settings, topics: tuple[Topic, ...] = WORLD) -> None:
         """Not started: `async with`."""
         self._settings = settings
-        self._topics = [settings.names.of(topic) for topic in topics]
+        self._topics = {settings.names.of(topic): topic for topic in topics}
         self._places = [TopicPartition(topic, 0) for topic in self._topics]
         self._consumer: AIOKafkaConsumer = connection.reader(settings)
         self._surveyor = reading.Surveyor(settings)
@@ -57,6 +59,7 @@ class WorldView:
                 self._take(place, record)
             await self._surveyor.__aenter__()
         except BaseException:
+            await self._surveyor.__aexit__()
             await self._consumer.stop()
             raise
         self._task = asyncio.create_task(self._follow(), name="world")
@@ -76,6 +79,7 @@ class WorldView:
 
     async def caught_up(self) -> World:
         """The world with everything that was acknowledged before this call."""
+        self.require_alive()
         ends = await self._surveyor.ends(self._places)
         async with self._changed:
             await self._changed.wait_for(
@@ -104,5 +108,5 @@ class WorldView:
             self._changed.notify_all()
 
     def _take(self, place: TopicPartition, record: ConsumerRecord) -> None:
-        self.world = after(self.world, record)
+        self.world = after(self.world, record, self._topics[record.topic])
         self._positions[place] = record.offset + 1

@@ -14,12 +14,15 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
+import pytest
+import pytest_asyncio
 from aiokafka import ConsumerRecord, TopicPartition
+from confluent_kafka.admin import AclBindingFilter, AdminClient  # type: ignore[attr-defined]
 
 from sandbox import asking
 from sandbox.kafka import KafkaAddress
@@ -42,7 +45,7 @@ from schemas.records import (
 from schemas.snapshots import Agent, Directory, Policies, Snapshot
 from schemas.topics import PROGRESS_KEY, Topic
 from schemas.world import World
-from streams import connection, reading
+from streams import access, cluster, connection, reading
 from streams.administration import Admin, provision, settings_of
 from streams.producing import Speaker
 from streams.realm import Realm, RealmFolder, lay_out
@@ -227,6 +230,10 @@ class House:
     async def quarantined(self) -> list[Quarantined]:
         return [Quarantined.from_bytes(record.value) for record in await self.read(topics.QUARANTINE)]
 
+    async def committed(self, role: str, topic: Topic) -> dict[int, int]:
+        async with cluster.Cluster(self.master) as there:
+            return await there.committed(access.group_of(self.master.names, role), self.name(topic))
+
     async def decided(self, topic: Topic, *sources: Source) -> None:
         """Wait until the core is past these records."""
         wanted = {source.partition: source.offset + 1 for source in sources}
@@ -298,6 +305,10 @@ class Process:
             await self._process.wait()
 
     @property
+    def is_over(self) -> bool:
+        return self._process.returncode is not None
+
+    @property
     def lines(self) -> list[dict[str, Any]]:
         """What it logged."""
         whole = self._log.read_bytes().rpartition(b"\n")[0]
@@ -333,13 +344,34 @@ class Process:
         return await asking.get(started[-1]["health"], path) if started else None
 
     async def is_ready(self) -> bool:
-        if self._process.returncode is not None:
+        if self.is_over:
             raise EndedError(self._log.read_text())
         answer = await self.health("/readyz")
         return answer is not None and answer.status == 200
 
     async def ready(self, within: float = SECONDS) -> None:
         await until(self.is_ready, within)
+
+
+class NewRealm(Protocol):
+    def __call__(self, documents: tuple[Snapshot, ...] = DOCUMENTS) -> AbstractAsyncContextManager[House]: ...
+
+
+@pytest.fixture(scope="session")
+def new_realm(kafka: KafkaAddress, tmp_path_factory: pytest.TempPathFactory) -> NewRealm:
+    """For tests that leave a realm broken."""
+
+    def make(documents: tuple[Snapshot, ...] = DOCUMENTS) -> AbstractAsyncContextManager[House]:
+        return house(tmp_path_factory.mktemp("realm"), kafka, documents)
+
+    return make
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def realm(new_realm: NewRealm) -> AsyncIterator[House]:
+    """A module's own: its documents in force, and no role running."""
+    async with new_realm() as made:
+        yield made
 
 
 @asynccontextmanager
@@ -389,6 +421,34 @@ def _seed(name: str) -> str:
     import base64
 
     return base64.b64encode(hashlib.sha256(name.encode()).digest()).decode() + "\n"
+
+
+@asynccontextmanager
+async def forbidden(made: House, role: str, topic: Topic, operation: str) -> AsyncIterator[None]:
+    """Without this right of a role inside; with it again outside."""
+    settings = made.master
+    right = next(
+        right
+        for right in access.rights_of(role, settings.names, made.home.realm().cast)
+        if right.name == settings.names.of(topic) and right.operation == operation
+    )
+    client = AdminClient(cluster._configuration(settings))
+    binding = cluster._binding(right)
+    exactly = AclBindingFilter(
+        binding.restype,
+        binding.name,
+        binding.resource_pattern_type,
+        binding.principal,
+        binding.host,
+        binding.operation,
+        binding.permission_type,
+    )
+    for future in client.delete_acls([exactly]).values():
+        await asyncio.wrap_future(future)
+    try:
+        yield
+    finally:
+        await provision(made.folder, made.admin)
 
 
 def counted(records: Iterable[ConsumerRecord]) -> dict[tuple[str, int], list[int]]:

@@ -40,7 +40,7 @@ from schemas.records import (
 from schemas.signing import Signer
 from schemas.timing import LEADER_SKEW_MS
 from schemas.topics import PROGRESS_KEY
-from schemas.world import SNAPSHOTS, SnapshotError, World
+from schemas.world import SnapshotError, World
 from streams import connection, reading
 from streams.errors import GapError, LostPositionError, TopicMissingError
 from streams.producing import Speaker
@@ -236,9 +236,10 @@ class CorePartition:
 
     async def _restore_world(self, consumer: AIOKafkaConsumer, upto: Mapping[TopicPartition, int]) -> None:
         """The world as this partition last decided with: what came later is an input like any other."""
+        kinds = {self._names.of(topic): topic.types for topic in topics.WORLD}
         async for _, record in reading.read_to_end(consumer, upto):
             try:
-                statement = envelope.unseal(record.headers, record.value, SNAPSHOTS)
+                statement = envelope.unseal(record.headers, record.value, kinds[record.topic])
                 self._world = self._world.with_snapshot(statement, record.timestamp)
             except (EnvelopeError, SnapshotError):
                 continue  # it was refused, and audited, when it was an input

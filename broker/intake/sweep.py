@@ -86,8 +86,12 @@ class Sweep:
         return len(missing)
 
     async def _require_there(self, committed: Mapping[TopicPartition, int]) -> None:
+        starts = await self._consumer.beginning_offsets(self._intents_at)
         ends = await self._consumer.end_offsets(self._intents_at)
         for place, offset in committed.items():
+            if offset < starts[place]:
+                lost = {"partition": place.partition, "first": offset, "kept_from": starts[place]}
+                log.error("intents expired before they were read", extra=lost)
             if offset > ends[place]:
                 raise LostPositionError(
                     f"{place.topic}/{place.partition}: intake committed {offset}, the log ends at {ends[place]}: it "

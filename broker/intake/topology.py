@@ -121,5 +121,8 @@ def _require_contiguous(raws: Sequence[Raw], due: dict[int, int]) -> None:
     for raw in raws:
         partition, offset = raw.source.partition, raw.source.offset
         if offset > due.get(partition, offset):
-            raise GapError(f"{INTENTS.name}/{partition}: offset {offset} where {due[partition]} was due")
+            raise GapError(
+                f"{INTENTS.name}/{partition}: offset {offset} where {due[partition]} was due. The next process reads "
+                "again what was dropped; if the log has lost it, set intake's group beyond it: the sweep does the rest"
+            )
         due[partition] = max(due.get(partition, 0), offset + 1)

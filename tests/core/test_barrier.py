@@ -1,4 +1,4 @@
-"""Law 4 on a real log: what was acknowledged before the core looked for the ends wins over a claim it has in its hands."""  # noqa: E501
+"""Law 4 on a real log: what was acknowledged wins over a claim that the core has in its hands already."""
 
 import asyncio
 from collections.abc import Sequence

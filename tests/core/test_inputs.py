@@ -15,10 +15,9 @@ from schemas.topics import Topic
 from streams.administration import provision
 from streams.realm import lay_out
 from tests.broker.builders import key
-from tests.core.conftest import NewRealm
 from tests.core.laws import assert_numbered, assert_whole
 from tests.core.test_barrier import a_decision, approved
-from tests.house import House, bot_of, enact, now, until
+from tests.house import House, NewRealm, bot_of, enact, now, until
 
 
 def unsigned(sealed: Sealed) -> Sealed:
@@ -139,7 +138,7 @@ async def test_an_unreadable_row_stops_only_what_is_about_it(spoilt: House) -> N
 async def test_nothing_is_due_before_its_deadline_and_no_tick_is_sent_until_something_is(realm: House) -> None:
     [brief] = realm.intents(1, bot_of(0), ttl=1)
     [long] = realm.intents(1, bot_of(0))
-    before = len(await realm.read(topics.TICKS))
+    before = (await realm.ends(topics.TICKS))[0]
     async with realm.run("core") as core:
         await core.ready()
         await realm.classify([brief, long])
@@ -153,13 +152,11 @@ async def test_nothing_is_due_before_its_deadline_and_no_tick_is_sent_until_some
     [expired] = [each for each in await realm.trail() if each.intent == brief.id and each.event == "intent.expired"]
     assert expired.log_time > due
     assert not [each for each in await realm.trail() if each.source == early]
-    ticks = [record for record in (await realm.read(topics.TICKS)) if record.partition == 0][-10:]
-    sent = [
-        record.timestamp for record in ticks if record.timestamp > asked.changed_at and record.offset != early.offset
-    ]
-    assert sent
-    assert min(sent) > due - 50, "a tick was sent while nothing was due"
-    assert len(await realm.read(topics.TICKS)) <= before + 4
+    ticks = [record for record in await realm.read(topics.TICKS) if record.partition == 0 and record.offset >= before]
+    sent = [record.timestamp for record in ticks if record.offset != early.offset]
+    # By this machine's clock, which is the log's too: none while nothing was due, none after all was done.
+    assert 1 <= len(sent) <= 2
+    assert min(sent) > due
     kept = await realm.row(long)
     assert kept is not None
     assert kept.phase is Phase.PLANNING
@@ -207,6 +204,6 @@ async def test_whoever_is_in_a_directory_that_was_acknowledged_before_is_known(r
             )
             intents = realm.intents(1, name)
             await realm.classify(intents)
-            row = await realm.until_row(intents[0], lambda row: True)  # noqa: ARG005
+            row = await realm.until_row(intents[0], lambda _: True)
             assert row.phase is Phase.PLANNING, row.reason
         assert await core.stop() == 0

@@ -6,41 +6,31 @@ same answer. Any failure of pure code is an answer (law 9).
 """
 
 import asyncio
-import base64
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from broker import lifecycle
-from broker.core import order, trail
+from broker.core import order
+from broker.core.deciding import TOPICS, Batch, Deciding, Word
 from broker.core.order import Input, Order, ReadEnds, Ready, Starved
-from broker.core.rows import Rows, Stored
+from broker.core.rows import Stored
 from broker.core.trail import Chain
-from broker.lifecycle import Event, Local, Output
-from schemas import canonical, envelope, ids, partition, topics
+from schemas import canonical, envelope, topics
 from schemas.envelope import EnvelopeError
-from schemas.record import Record, RecordError, Statement, prose
 from schemas.records import (
-    AuditRecord,
-    ChainHead,
     Claim,
-    Genesis,
     PendingApproval,
     Progress,
-    Quarantined,
-    Refusal,
-    Source,
     Tick,
 )
 from schemas.signing import Signer
 from schemas.timing import LEADER_SKEW_MS
 from schemas.topics import PROGRESS_KEY
-from schemas.world import SnapshotError, World
+from schemas.world import SnapshotError
 from streams import connection, reading
 from streams.errors import GapError, LostPositionError, TopicMissingError
 from streams.producing import Speaker
@@ -49,17 +39,13 @@ from streams.settings import Settings
 log = logging.getLogger("keyturn.core")
 
 BATCH: Final = 500
-AT_A_TICK: Final = 500
-"""How many rows one tick ends, and how many it forgets: a transaction must be over in 10 s, however many are due."""
 POLL_MS: Final = 100
 RESTORE_WAIT_MS: Final = 20
 TICK_EVERY_MS: Final = 500
 AUDIT_LOOK_BACK_MS: Final = 60_000
 HEAD_WAIT_SECONDS: Final = 20.0
 """Longer than a transaction may stay open (10 s) and the broker takes to notice."""
-KEPT_VALUE_BYTES: Final = 64 * 1024
 
-_TOPICS: Final = {topic.name: topic for topic in topics.TOPICS}
 Clock = Callable[[], int]
 """Unix milliseconds of this machine: decides when to send a tick, and nothing else (law 5)."""
 Fetched: TypeAlias = Mapping[TopicPartition, Sequence[ConsumerRecord]]
@@ -78,35 +64,6 @@ class Shared:
     clock: Clock
 
 
-@dataclass(frozen=True, slots=True)
-class _Word:
-    """One record to be said, encoded when it was decided: what cannot be said is found before anything is."""
-
-    topic: str
-    partition: int
-    key: str
-    #: The record type; empty for a tombstone.
-    type: str
-    value: bytes | None
-    hints: tuple[tuple[str, bytes], ...] = ()
-    #: Whether its topic counts (law 11).
-    is_numbered: bool = True
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What one transaction will say."""
-
-    words: list[_Word] = field(default_factory=list)
-    #: Only the last row of an intent is said: `pending` is compacted.
-    rows: dict[str, Stored | None] = field(default_factory=dict)
-    inputs: int = 0
-
-    @property
-    def is_worth_a_commit(self) -> bool:
-        return bool(self.rows or self.words)
-
-
 class CorePartition:
     """Owns partition `number` from `run` until `stop` is set."""
 
@@ -116,13 +73,10 @@ class CorePartition:
         self._names = settings.names
         self._number = number
         self._shared = shared
-        self._rows = Rows()
-        self._world: World = settings.empty_world()
-        self._chain = Chain(settings.realm, f"core-{number}", ChainHead())
+        self._own = Deciding(settings.empty_world(), settings.names, number, shared.partitions)
         self._numbers: dict[str, int] = {}
         self._log_time = 0
         self._order: Order[ConsumerRecord] = Order({})
-        self._batch = _Batch()
         #: By topic: the offset that was due when something later came instead.
         self._gaps: dict[str, int] = {}
         #: By topic: the latest log time seen.
@@ -141,7 +95,7 @@ class CorePartition:
         await connection.start(consumer, self._settings)
         reading.assign_at(consumer, self._positions())
         ready()
-        log.info("partition served", extra={"partition": self._number, "rows": len(self._rows)})
+        log.info("partition served", extra={"partition": self._number, "rows": len(self._own.rows)})
         while not stop.is_set():
             await self._fetch(consumer)
             await self._decide_what_is_there(producer)
@@ -164,7 +118,7 @@ class CorePartition:
         consumer.pause(audit, *world)
         progress = await self._restore_rows(consumer, pending)
         if progress is not None:
-            self._chain = Chain(self._settings.realm, self._chain.name, progress.head)
+            self._own.chain = Chain(self._settings.realm, self._own.chain.name, progress.head)
             self._numbers = dict(progress.numbers)
             self._log_time = progress.log_time
             self._order = Order(progress.positions)
@@ -180,7 +134,7 @@ class CorePartition:
     async def _require_topics(self) -> None:
         """All there, and cut into P partitions: else keys would lie where nobody looks for them."""
         said = (topics.PENDING, topics.STATUS, topics.AUDIT, topics.QUARANTINE)
-        wanted = {self._names.of(topic): topic for topic in (*(_TOPICS[name] for name in order.INPUTS), *said)}
+        wanted = {self._names.of(topic): topic for topic in (*(TOPICS[name] for name in order.INPUTS), *said)}
         for name, count in (await self._shared.surveyor.partitions(wanted)).items():
             due = self._shared.partitions if wanted[name].is_partitioned else 1
             if count != due:
@@ -195,9 +149,9 @@ class CorePartition:
             if key == PROGRESS_KEY:
                 progress = Progress.from_bytes(record.value or b"")
             elif record.value is None:
-                self._rows.drop(key)
+                self._own.rows.drop(key)
             else:
-                self._rows.put(key, Stored.read(record.headers, record.value))
+                self._own.rows.put(key, Stored.read(record.headers, record.value))
         return progress
 
     async def _require_head(self, consumer: AIOKafkaConsumer, audit: TopicPartition) -> None:
@@ -205,7 +159,7 @@ class CorePartition:
 
         A partition that remembers nothing must find nothing: rows that are gone would be a second life for every id.
         """
-        head = self._chain.head
+        head = self._own.chain.head
         if head.seq > 0:
             since = max(self._log_time - AUDIT_LOOK_BACK_MS, 0)
             found = (await consumer.offsets_for_times({audit: since}))[audit]
@@ -214,7 +168,7 @@ class CorePartition:
         seq, digest = await self._last_of_chain(consumer, audit, head.seq)
         if (seq, digest) != (head.seq, head.digest):
             raise LostPositionError(
-                f"{audit.topic}: chain {self._chain.name} ends with {seq} {(digest or '')[:12]}, but its core "
+                f"{audit.topic}: chain {self._own.chain.name} ends with {seq} {(digest or '')[:12]}, but its core "
                 f"remembers {head.seq} {(head.digest or '')[:12]}: the trail or the rows were cut, or written by "
                 "somebody else; stop and investigate"
             )
@@ -223,7 +177,7 @@ class CorePartition:
         self, consumer: AIOKafkaConsumer, audit: TopicPartition, due: int
     ) -> tuple[int, str | None]:
         """Sequence and digest of our last record from where the consumer stands; (0, None) when there is none."""
-        prefix = f"{self._chain.name}/".encode()
+        prefix = f"{self._own.chain.name}/".encode()
         seq, value = 0, b""
         end = (await self._shared.surveyor.ends([audit]))[audit]
         deadline = asyncio.get_running_loop().time() + HEAD_WAIT_SECONDS
@@ -240,12 +194,12 @@ class CorePartition:
         async for _, record in reading.read_to_end(consumer, upto):
             try:
                 statement = envelope.unseal(record.headers, record.value, kinds[record.topic])
-                self._world = self._world.with_snapshot(statement, record.timestamp)
+                self._own.world = self._own.world.with_snapshot(statement, record.timestamp)
             except (EnvelopeError, SnapshotError):
                 continue  # it was refused, and audited, when it was an input
 
     def _compare_world(self, progress: Progress | None) -> None:
-        now = self._world.versions
+        now = self._own.world.versions
         if progress is not None and now != progress.versions.model_copy(update={"rules": now.rules}):
             # A key that was taken away after the fact: what it signed is in force no more, as for whoever reads anew.
             log.error("the world is not the one before the restart", extra={"before": progress.versions, "now": now})
@@ -254,7 +208,7 @@ class CorePartition:
         return {self._place(name): offset for name, offset in self._order.positions.items()}
 
     def _place(self, name: str) -> TopicPartition:
-        topic = _TOPICS[name]
+        topic = TOPICS[name]
         return TopicPartition(self._names.of(topic), self._number if topic.is_partitioned else 0)
 
     # ------------------------------------------------------------ fetching
@@ -311,37 +265,24 @@ class CorePartition:
             match step:
                 case Ready(input=item):
                     self._decide(item)
-                    if self._batch.inputs >= BATCH:
+                    if self._own.batch.inputs >= BATCH:
                         await self._commit(producer)
                 case ReadEnds() as asked:
                     places = {name: self._place(name) for name in asked.topics}
                     ends = await self._shared.surveyor.ends(places.values())
                     self._order.ends_are(asked, {name: ends[place] for name, place in places.items()})
-        if self._batch.is_worth_a_commit:
+        if self._own.batch.is_worth_a_commit:
             await self._commit(producer)
 
     def _decide(self, item: Input[ConsumerRecord]) -> None:
-        record = item.body
-        self._batch.inputs += 1
+        record, before = item.body, self._own.world
         self._hear_time(item.topic, record)
-        if envelope.type_of(record.headers) == Genesis.TYPE and record.offset == 0:
-            return
-        source = Source(topic=item.topic, partition=record.partition, offset=record.offset)
-        topic = _TOPICS[item.topic]
-        try:
-            statement = envelope.unseal(record.headers, record.value, topic.types)
-            if item.topic in order.WORLD:
-                self._change_world(source, record.timestamp, statement)
-            else:
-                self._decide_event(source, record, statement, topic.types)
-        except (EnvelopeError, SnapshotError) as exc:
-            self._quarantine(source, record, exc.refusal, str(exc))
-        except RecordError as exc:
-            self._quarantine(source, record, Refusal.MALFORMED, str(exc))
-        except Exception as exc:
-            # Law 9: pure code failed, at this record and again at every restart.
-            log.exception("an input could not be decided", extra={"source": str(source)})
-            self._quarantine(source, record, Refusal.INTERNAL, f"{type(exc).__name__}: {exc}")
+        for failed in self._own.decide(item.topic, record):
+            # Law 9: answered `internal`; it stops nothing, and people must look.
+            extra = {"source": str(failed.source), "intent_id": failed.intent_id, "reason": failed.reason}
+            log.error("an input could not be decided", exc_info=failed.error, extra=extra)
+        if self._own.world is not before:
+            log.info("world changed", extra={"partition": self._number, "topic": item.topic})
 
     def _hear_time(self, topic: str, record: ConsumerRecord) -> None:
         """Law 5: leaders' clocks may differ by so much, no more: else something expires early, and people must hear."""
@@ -352,119 +293,18 @@ class CorePartition:
             log.error("log time stepped back", extra={"topic": topic, "offset": record.offset, "milliseconds": back})
         self._latest[topic] = max(latest, record.timestamp)
 
-    def _decide_event(
-        self, source: Source, record: ConsumerRecord, statement: Statement, types: tuple[type[Record], ...]
-    ) -> None:
-        kind = next(kind for kind in types if statement.type == kind.TYPE)
-        said = statement.read(kind)
-        event = Event(source, record.timestamp, said, statement)  # type: ignore[arg-type] # the map lists event records
-        if isinstance(said, Tick):
-            self._tick(event, said)
-            return
-        intent_id = lifecycle.intent_id_of(event.record) or ""
-        self._require_place(record, intent_id)
-        before = self._rows.get(intent_id)
-        local = Local(open_intents=self._rows.open_of(ids.requester_of(intent_id)))
-        self._apply(intent_id, before, event, local)
-
-    def _require_place(self, record: ConsumerRecord, intent_id: str) -> None:
-        """DESIGN §3: the key is the intent id, the partition murmur2(requester) mod P."""
-        try:
-            due = partition.partition_of(ids.requester_of(intent_id), self._shared.partitions)
-        except ids.IntentIdError as exc:
-            raise EnvelopeError(Refusal.MALFORMED, str(exc)) from exc
-        if record.key != intent_id.encode() or due != self._number:
-            raise EnvelopeError(Refusal.WRONG_PARTITION, f"key must be {intent_id} and partition {due}")
-
-    def _tick(self, event: Event, tick: Tick) -> None:
-        if tick.partition != self._number:
-            raise EnvelopeError(Refusal.WRONG_PARTITION, f"a tick of partition {tick.partition}")
-        refusal = self._world.authority.refuses(event.statement, event.log_time)
-        if refusal is not None:
-            raise EnvelopeError(refusal, "a tick not signed by the core")
-        for intent_id in islice(self._rows.due_before(event.log_time), AT_A_TICK):
-            self._apply(intent_id, self._rows.get(intent_id), event, Local())
-        for intent_id in islice(self._rows.forgettable(event.log_time), AT_A_TICK):
-            self._rows.drop(intent_id)
-            self._batch.rows[intent_id] = None
-
-    def _apply(self, intent_id: str, before: PendingApproval | None, event: Event, local: Local) -> None:
-        step = lifecycle.decide(before, event, self._world, local)
-        try:
-            stored, words, audit = self._encoded(intent_id, before, event, step)
-        except Exception as exc:  # noqa: BLE001 - law 9: what cannot be said is an answer all the same, and stops nothing
-            reason = prose(f"cannot be said: {exc}")[:500]
-            step = lifecycle.Step(before, step.event, refusal=Refusal.INTERNAL, reason=reason)
-            stored, words = None, []
-            audit = self._chain.of_refused_input(
-                event.source, event.log_time, event.statement.value, Refusal.INTERNAL, reason, self._world
-            )
-        if step.refusal is Refusal.INTERNAL:
-            log.error("decide failed", extra={"intent_id": intent_id, "reason": step.reason})
-        if stored is not None:
-            self._rows.put(intent_id, stored)
-            self._batch.rows[intent_id] = stored
-        self._batch.words.extend(words)
-        self._audit(audit)
-
-    def _encoded(
-        self, intent_id: str, before: PendingApproval | None, event: Event, step: lifecycle.Step
-    ) -> tuple[Stored | None, list[_Word], AuditRecord]:
-        stored = Stored.of(step.row) if step.row is not None and step.row is not before else None
-        words = [self._word(output, intent_id) for output in step.outputs]
-        audit = self._chain.of_step(before, event, step, self._world)
-        audit.to_bytes()
-        return stored, words, audit
-
-    def _word(self, output: Output, intent_id: str) -> _Word:
-        name = self._names.of(output.topic, output.executor)
-        return _Word(name, self._number, intent_id, output.record.TYPE, output.record.to_bytes())
-
-    def _change_world(self, source: Source, log_time: int, statement: Statement) -> None:
-        deferred = len(self._world.deferred)
-        self._world = self._world.with_snapshot(statement, log_time)
-        is_deferred = len(self._world.deferred) > deferred
-        self._audit(self._chain.of_world(source, log_time, statement, self._world, is_deferred=is_deferred))
-        log.info("world changed", extra={"partition": self._number, "type": statement.type})
-
-    def _quarantine(self, source: Source, record: ConsumerRecord, refusal: Refusal, reason: str) -> None:
-        """Law 9: unreadable, or not to come here. It never stops the partition."""
-        value = record.value or b""
-        fits = len(value) <= KEPT_VALUE_BYTES and refusal is not Refusal.SECRET_FOUND
-        kept = Quarantined(
-            source=source,
-            stage="core",
-            refusal=refusal,
-            reason=prose(reason),
-            sha256=canonical.digest(value),
-            bytes=len(value),
-            key=base64.b64encode((record.key or b"")[:1024]).decode(),
-            value=base64.b64encode(value).decode() if fits else None,
-        )
-        key = f"{source.topic}/{source.partition}/{source.offset}"
-        name = self._names.of(topics.QUARANTINE)
-        self._batch.words.append(_Word(name, self._number, key, kept.TYPE, kept.to_bytes(), is_numbered=False))
-        self._audit(self._chain.of_refused_input(source, record.timestamp, value, refusal, reason, self._world))
-
-    def _audit(self, record: AuditRecord) -> None:
-        self._chain = self._chain.after(record)
-        name = self._names.of(topics.AUDIT)
-        self._batch.words.append(
-            _Word(name, 0, trail.key_of(record), record.TYPE, record.to_bytes(), is_numbered=False)
-        )
-
     # ------------------------------------------------------------ saying
 
     async def _commit(self, producer: AIOKafkaProducer) -> None:
         """Everything decided, and how far, in one transaction."""
-        batch, self._batch = self._batch, _Batch()
+        batch = self._own.taken()
         missing = await self._unprovisioned({word.topic for word in batch.words})
         words = list(self._words(batch, missing))
         await producer.begin_transaction()
         sent = [await self._send(producer, word) for word in words]
         progress = self._progress()
         pending = self._names.of(topics.PENDING)
-        last = _Word(pending, self._number, PROGRESS_KEY, progress.TYPE, progress.to_bytes())
+        last = Word(pending, self._number, PROGRESS_KEY, progress.TYPE, progress.to_bytes())
         sent.append(await self._send(producer, last))
         await asyncio.gather(*sent)
         await producer.commit_transaction()
@@ -480,7 +320,7 @@ class CorePartition:
                 missing.add(name)
         return missing
 
-    def _words(self, batch: _Batch, missing: set[str]) -> Iterator[_Word]:
+    def _words(self, batch: Batch, missing: set[str]) -> Iterator[Word]:
         """What the transaction says, in order, but the progress."""
         for word in batch.words:
             if word.topic in missing:
@@ -491,12 +331,12 @@ class CorePartition:
         pending = self._names.of(topics.PENDING)
         for intent_id, stored in batch.rows.items():
             if stored is None:
-                yield _Word(pending, self._number, intent_id, "", None)
+                yield Word(pending, self._number, intent_id, "", None)
             else:
                 kind = PendingApproval.TYPE
-                yield _Word(pending, self._number, intent_id, kind, stored.value, tuple(stored.headers()))
+                yield Word(pending, self._number, intent_id, kind, stored.value, tuple(stored.headers()))
 
-    async def _send(self, producer: AIOKafkaProducer, word: _Word) -> asyncio.Future[Any]:
+    async def _send(self, producer: AIOKafkaProducer, word: Word) -> asyncio.Future[Any]:
         number = self._next_number(word.topic) if word.is_numbered else None
         headers: list[tuple[str, bytes]]
         if word.value is None:
@@ -525,9 +365,9 @@ class CorePartition:
         return Progress(
             partition=self._number,
             positions=dict(self._order.positions),
-            head=self._chain.head,
+            head=self._own.chain.head,
             numbers=numbers,
-            versions=self._world.versions,
+            versions=self._own.world.versions,
             log_time=self._log_time,
         )
 
@@ -535,7 +375,7 @@ class CorePartition:
 
     async def _tick_if_due(self) -> None:
         """Local time only decides when to send a tick; its log time is the truth."""
-        due = self._rows.first_due()
+        due = self._own.rows.first_due()
         now = self._shared.clock()
         if due is None or now <= due or now - self._ticked_at < TICK_EVERY_MS:
             return

@@ -1,0 +1,251 @@
+"""One partition's judgement: an input in, everything that is to be said of it out. Pure: no Kafka, no clock, no log.
+
+The loop and the replay both run exactly this, so that the same inputs in the same order give the same bytes whoever
+runs it. Law 9: every input ends as exactly one thing, and what pure code cannot do is an answer too.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final, Protocol
+
+from broker import lifecycle
+from broker.core import order, trail
+from broker.core.rows import Rows, Stored
+from broker.core.trail import Chain
+from broker.lifecycle import Event, Local, Output
+from schemas import canonical, envelope, ids, partition, topics
+from schemas.envelope import EnvelopeError
+from schemas.record import RecordError, Statement, prose
+from schemas.records import AuditRecord, ChainHead, Genesis, PendingApproval, Quarantined, Refusal, Source, Tick
+from schemas.topics import Names
+from schemas.world import SnapshotError, World
+
+AT_A_TICK: Final = 500
+"""How many rows one tick ends, and how many it forgets: a transaction must be over in 10 s, however many are due."""
+KEPT_VALUE_BYTES: Final = 64 * 1024
+
+TOPICS: Final = {topic.name: topic for topic in topics.TOPICS}
+
+
+class Received(Protocol):
+    """One record as a Kafka client hands it out."""
+
+    @property
+    def partition(self) -> int:
+        """Where it lies."""
+        ...
+
+    @property
+    def offset(self) -> int:
+        """At which place."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Its log time."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """The key's bytes."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """In their order."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """The value's bytes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One record to be said, encoded when it was decided: what cannot be said is found before anything is."""
+
+    #: The full name.
+    topic: str
+    partition: int
+    key: str
+    #: The record type; empty for a tombstone.
+    type: str
+    value: bytes | None
+    hints: tuple[tuple[str, bytes], ...] = ()
+    #: Whether its topic counts (law 11).
+    is_numbered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Pure code failed where it must not: answered `internal`, and people must hear of it."""
+
+    source: Source
+    reason: str
+    intent_id: str | None = None
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction will say."""
+
+    words: list[Word] = field(default_factory=list)
+    #: Only the last row of an intent is said: `pending` is compacted. None: forgotten.
+    rows: dict[str, Stored | None] = field(default_factory=dict)
+    inputs: int = 0
+
+    @property
+    def is_worth_a_commit(self) -> bool:
+        """Whether anything came of the inputs."""
+        return bool(self.rows or self.words)
+
+
+class Deciding:
+    """Rows, world and chain of partition `number`, and what was decided since the last `taken`."""
+
+    def __init__(self, world: World, names: Names, number: int, partitions: int) -> None:
+        """`world`: the empty one, with its realm and roots. `partitions`: the realm's P."""
+        self._names = names
+        self._number = number
+        self._partitions = partitions
+        self.rows = Rows()
+        self.world = world
+        self.chain = Chain(world.realm, f"core-{number}", ChainHead())
+        self.batch = Batch()
+        self._failures: list[Failure] = []
+
+    def taken(self) -> Batch:
+        """What is to be said now; from here on the next batch."""
+        batch, self.batch = self.batch, Batch()
+        return batch
+
+    def decide(self, name: str, record: Received) -> tuple[Failure, ...]:
+        """Decide a record of the input topic of that name. Returns what failed inside, for the log."""
+        self.batch.inputs += 1
+        if envelope.type_of(record.headers) == Genesis.TYPE and record.offset == 0:
+            return ()
+        source = Source(topic=name, partition=record.partition, offset=record.offset)
+        types = TOPICS[name].types
+        try:
+            statement = envelope.unseal(record.headers, record.value, types)
+            if name in order.WORLD:
+                self.change_world(source, record.timestamp, statement)
+            else:
+                kind = next(kind for kind in types if statement.type == kind.TYPE)
+                event = Event(source, record.timestamp, statement.read(kind), statement)  # type: ignore[arg-type] # the map lists event records
+                self._require_place(record.key, event)
+                self.decide_event(event)
+        except (EnvelopeError, SnapshotError) as exc:
+            self._quarantine(source, record, exc.refusal, str(exc))
+        except RecordError as exc:
+            self._quarantine(source, record, Refusal.MALFORMED, str(exc))
+        except Exception as exc:  # noqa: BLE001 - law 9: pure code failed, at this record and again at every restart
+            self._failures.append(Failure(source, f"{type(exc).__name__}: {exc}", error=exc))
+            self._quarantine(source, record, Refusal.INTERNAL, f"{type(exc).__name__}: {exc}")
+        failures, self._failures = tuple(self._failures), []
+        return failures
+
+    def decide_event(self, event: Event) -> None:
+        """Decide an input that lies where it must. EnvelopeError: it is none."""
+        if isinstance(event.record, Tick):
+            self._tick(event, event.record)
+            return
+        intent_id = lifecycle.intent_id_of(event.record) or ""
+        before = self.rows.get(intent_id)
+        local = Local(open_intents=self.rows.open_of(ids.requester_of(intent_id)))
+        self._apply(intent_id, before, event, local)
+
+    def change_world(self, source: Source, log_time: int, statement: Statement) -> None:
+        """A live document. SnapshotError: it does not come into force."""
+        deferred = len(self.world.deferred)
+        self.world = self.world.with_snapshot(statement, log_time)
+        is_deferred = len(self.world.deferred) > deferred
+        self._audit(self.chain.of_world(source, log_time, statement, self.world, is_deferred=is_deferred))
+
+    def set_aside(self, source: Source, log_time: int, value: bytes, refusal: Refusal, reason: str) -> None:
+        """On the trail: an input that nobody could read, or that may not come here."""
+        self._audit(self.chain.of_refused_input(source, log_time, value, refusal, reason, self.world))
+
+    def _require_place(self, key: bytes | None, event: Event) -> None:
+        """DESIGN §3: the key is the intent id, the partition murmur2(requester) mod P."""
+        if isinstance(event.record, Tick):
+            return
+        intent_id = lifecycle.intent_id_of(event.record) or ""
+        try:
+            due = partition.partition_of(ids.requester_of(intent_id), self._partitions)
+        except ids.IntentIdError as exc:
+            raise EnvelopeError(Refusal.MALFORMED, str(exc)) from exc
+        if key != intent_id.encode() or due != self._number:
+            raise EnvelopeError(Refusal.WRONG_PARTITION, f"key must be {intent_id} and partition {due}")
+
+    def _tick(self, event: Event, tick: Tick) -> None:
+        if tick.partition != self._number:
+            raise EnvelopeError(Refusal.WRONG_PARTITION, f"a tick of partition {tick.partition}")
+        refusal = self.world.authority.refuses(event.statement, event.log_time)
+        if refusal is not None:
+            raise EnvelopeError(refusal, "a tick not signed by the core")
+        for intent_id in islice(self.rows.due_before(event.log_time), AT_A_TICK):
+            self._apply(intent_id, self.rows.get(intent_id), event, Local())
+        for intent_id in islice(self.rows.forgettable(event.log_time), AT_A_TICK):
+            self.rows.drop(intent_id)
+            self.batch.rows[intent_id] = None
+
+    def _apply(self, intent_id: str, before: PendingApproval | None, event: Event, local: Local) -> None:
+        step = lifecycle.decide(before, event, self.world, local)
+        try:
+            stored, words, audit = self._encoded(intent_id, before, event, step)
+        except Exception as exc:  # noqa: BLE001 - law 9: what cannot be said is an answer all the same, and stops nothing
+            reason = prose(f"cannot be said: {exc}")[:500]
+            step = lifecycle.Step(before, step.event, refusal=Refusal.INTERNAL, reason=reason)
+            stored, words = None, []
+            audit = self.chain.of_refused_input(
+                event.source, event.log_time, event.statement.value, Refusal.INTERNAL, reason, self.world
+            )
+        if step.refusal is Refusal.INTERNAL:
+            self._failures.append(Failure(event.source, step.reason or "", intent_id))
+        if stored is not None:
+            self.rows.put(intent_id, stored)
+            self.batch.rows[intent_id] = stored
+        self.batch.words.extend(words)
+        self._audit(audit)
+
+    def _encoded(
+        self, intent_id: str, before: PendingApproval | None, event: Event, step: lifecycle.Step
+    ) -> tuple[Stored | None, list[Word], AuditRecord]:
+        stored = Stored.of(step.row) if step.row is not None and step.row is not before else None
+        words = [self._word(output, intent_id) for output in step.outputs]
+        audit = self.chain.of_step(before, event, step, self.world)
+        audit.to_bytes()
+        return stored, words, audit
+
+    def _word(self, output: Output, intent_id: str) -> Word:
+        name = self._names.of(output.topic, output.executor)
+        return Word(name, self._number, intent_id, output.record.TYPE, output.record.to_bytes())
+
+    def _quarantine(self, source: Source, record: Received, refusal: Refusal, reason: str) -> None:
+        """Law 9: unreadable, or not to come here. It never stops the partition."""
+        value = record.value or b""
+        fits = len(value) <= KEPT_VALUE_BYTES and refusal is not Refusal.SECRET_FOUND
+        kept = Quarantined(
+            source=source,
+            stage="core",
+            refusal=refusal,
+            reason=prose(reason),
+            sha256=canonical.digest(value),
+            bytes=len(value),
+            key=base64.b64encode((record.key or b"")[:1024]).decode(),
+            value=base64.b64encode(value).decode() if fits else None,
+        )
+        key = f"{source.topic}/{source.partition}/{source.offset}"
+        name = self._names.of(topics.QUARANTINE)
+        self.batch.words.append(Word(name, self._number, key, kept.TYPE, kept.to_bytes(), is_numbered=False))
+        self.set_aside(source, record.timestamp, value, refusal, reason)
+
+    def _audit(self, record: AuditRecord) -> None:
+        self.chain = self.chain.after(record)
+        name = self._names.of(topics.AUDIT)
+        self.batch.words.append(Word(name, 0, trail.key_of(record), record.TYPE, record.to_bytes(), is_numbered=False))

@@ -1,4 +1,5 @@
-"""What an executor is. A plugin imports this module and `schemas`, and nothing else of ours.
+"""What an executor is. A plugin imports this module and `schemas`, and nothing else of ours (those on AWS share
+`executors.aws`).
 
 An executor touches the world; the runner (`executors.runner`) owns Kafka, the grant and the clock. So a plugin never
 sees a topic, and the runner never sees an SDK. It is found by the entry point group `keyturn.executors`, whose object
@@ -98,16 +99,18 @@ class Act:
 
 
 class Executor(Protocol):
-    """Five methods. Each is total: it returns, or raises one of the errors above."""
+    """Six methods. Each is total: it returns, or raises one of the errors above."""
 
     async def validate(self, intent: Intent) -> None:
         """Raise TargetMissingError when the parameters cannot be meant, beyond what their JSON Schema says."""
         ...
 
     async def plan(self, intent: Intent, round_: Round, now: int) -> Plan:
-        """What would be done, read from the real system with read-only rights. Writes nothing, anywhere.
+        """What would be done, read from the real system with rights that can change nothing in it.
 
-        The runner fills in `manifest`, the version of the manifests in force.
+        Some providers tell only once they were handed a proposal (a change set): it is no change, the credential that
+        leaves it there can do nothing with it, and planning the same round again leaves no second one. `tidy` takes it
+        away. The runner fills in `manifest`, the version of the manifests in force.
         """
         ...
 
@@ -123,6 +126,14 @@ class Executor(Protocol):
         self, intent: Intent, plan: Plan, grant_digest: str, journal: tuple[JournalEntry, ...]
     ) -> Observation:
         """What became of an act whose outcome nobody reported. Read-only; called only after the core said `unknown`."""
+        ...
+
+    async def tidy(self, now: int) -> None:
+        """Take away what planning left with the provider and no intent can need any more.
+
+        Called at the start of each life and now and then, while others plan and act. An executor whose planning
+        leaves nothing returns at once.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -154,12 +154,15 @@ class Runner:
                     self._own_settings.observations,
                 )
                 log.info("executor serves", extra={"executor": self._own.executor, "instance": self._own.instance})
+                tidying = asyncio.create_task(self._tidy(), name="tidy")
                 try:
                     while not stop.is_set():
                         await self._turn(health)
                     await self._end_in_order(health)
                 finally:
+                    tidying.cancel()
                     await self._tasks.cancel_all()
+                    await asyncio.wait({tidying})
 
     async def _is_known(self, health: Health, stop: asyncio.Event) -> bool:
         """Wait until the directory lists our key: before that nothing we say counts, and no word can be verified."""
@@ -264,6 +267,15 @@ class Runner:
         ):
             await self._turn(health)
         await self._commit()
+
+    async def _tidy(self) -> None:
+        """Now and then, for as long as this process serves. Not to have tidied harms nobody: it is tried again."""
+        while True:
+            try:
+                await self._plugin.tidy(self._clock())
+            except Exception:
+                log.exception("what planning left could not be taken away; tried again later")
+            await asyncio.sleep(self._own_settings.tidy_seconds)
 
     # ------------------------------------------------------------ two lanes
 

@@ -32,6 +32,7 @@ class ExecutorSettings(BaseModel):
     observations: int = Field(4, ge=1, le=64, description="How many unknown outcomes may be looked at once.")
     world_seconds: float = Field(5.0, gt=0, le=60, description="How long to wait for a newer directory.")
     answer_seconds: float = Field(60.0, gt=0, le=600, description="How long a claim holds its place unanswered.")
+    tidy_seconds: float = Field(600.0, gt=0, le=86_400, description="How often what planning left is taken away.")
     stop_seconds: float = Field(10.0, ge=0, le=600, description="How long running acts may go on after SIGTERM.")
 
     @property

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from http.client import FORBIDDEN, NOT_FOUND
 from typing import Final
 
+from executors.aws.client import Account, Aws, Credentials, ProviderError, RefusedError, UnansweredError
+from executors.aws.minting import mint
+from executors.aws.sessions import MIN_SECONDS, session_name
 from executors.contract import (
     Act,
     ActFailedError,
@@ -22,18 +25,8 @@ from executors.contract import (
     StaleError,
     TargetMissingError,
 )
-from executors.s3 import observing, planning, sessions
-from executors.s3.client import (
-    Aws,
-    Bucket,
-    Copied,
-    Credentials,
-    Head,
-    Provider,
-    ProviderError,
-    RefusedError,
-    UnansweredError,
-)
+from executors.s3 import client, observing, planning, sessions
+from executors.s3.client import Bucket, Copied, Head
 from executors.s3.observing import Target
 from executors.s3.parameters import Export
 from executors.s3.planning import Look
@@ -49,27 +42,17 @@ Clock = Callable[[], int]
 class Settings:
     """Where S3 is, the two roles, and who assumes them."""
 
-    provider: Provider
+    account: Account
     #: Lists and reads metadata; for planning and observing.
     read_role: str
     #: Reads and puts; only ever assumed for a grant.
     export_role: str
-    #: May do nothing but assume the two roles. None: the identity that the environment gives the process.
-    base: Credentials | None = None
 
     @classmethod
     def parse(cls, given: Mapping[str, str]) -> "Settings":
         """The settings `region`, `read_role`, `export_role`, and if given `endpoint`, `access_key`, `secret_key`."""
-        known = {"region", "read_role", "export_role", "endpoint", "access_key", "secret_key"}
-        if unknown := set(given) - known:
-            raise ExecutorError(f"unknown settings: {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
-        if missing := {"region", "read_role", "export_role"} - set(given):
-            raise ExecutorError(f"set {', '.join(f'KEYTURN_S3_{name.upper()}' for name in sorted(missing))}")
-        if ("access_key" in given) != ("secret_key" in given):
-            raise ExecutorError("set both KEYTURN_S3_ACCESS_KEY and KEYTURN_S3_SECRET_KEY, or neither")
-        base = Credentials(given["access_key"], given["secret_key"]) if "access_key" in given else None
-        provider = Provider(given["region"], given.get("endpoint"))
-        return cls(provider, given["read_role"], given["export_role"], base)
+        account = Account.parse("s3", given, {"read_role": True, "export_role": True})
+        return cls(account, given["read_role"], given["export_role"])
 
 
 class S3Executor:
@@ -77,7 +60,7 @@ class S3Executor:
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._settings = settings
-        self._aws = Aws(settings.provider, settings.base)
+        self._aws = Aws(settings.account)
         #: Unix milliseconds.
         self._clock = clock
 
@@ -118,7 +101,7 @@ class S3Executor:
         foreign: list[Target] = []
         try:
             session = await self._read_session(intent.id, sessions.observing_policy(export))
-            async with self._aws.s3(session) as s3:
+            async with client.s3(self._aws, session) as s3:
                 present = await s3.keys(export.destination_bucket, export.destination_prefix, MAX_TAKEN)
                 if len(present) > MAX_TAKEN:
                     return Observation(Finding.UNKNOWN, f"more than {MAX_TAKEN} keys below the destination prefix")
@@ -137,6 +120,9 @@ class S3Executor:
             return Observation(Finding.UNKNOWN, f"the destination cannot be read: {exc}")
         return observing.conclude(export, int(plan.measures["objects"]), ours, foreign, grant_digest)
 
+    async def tidy(self, now: int) -> None:
+        """Planning only lists: it leaves nothing."""
+
     async def aclose(self) -> None:
         """Nothing is held between calls."""
 
@@ -144,7 +130,7 @@ class S3Executor:
         """Read everything a plan rests on, with a session that can do nothing else."""
         try:
             session = await self._read_session(intent_id, sessions.planning_policy(export))
-            async with self._aws.s3(session) as s3:
+            async with client.s3(self._aws, session) as s3:
                 return Look(
                     source_versioned=await s3.is_versioned(export.source_bucket),
                     destination_versioned=await s3.is_versioned(export.destination_bucket),
@@ -173,45 +159,29 @@ class S3Executor:
         return frozenset(taken)
 
     async def _read_session(self, intent_id: str, policy: str) -> Credentials:
-        name = sessions.session_name(intent_id)
-        return await self._aws.assume_role(self._settings.read_role, name, policy, sessions.MIN_SECONDS)
+        return await self._aws.assume_role(self._settings.read_role, session_name(intent_id), policy, MIN_SECONDS)
 
     @asynccontextmanager
     async def _acting(self, act: Act, export: Export, look: Look) -> AsyncIterator[Bucket]:
-        """S3 with a session minted for this grant. Law 5: one that does not die in time is thrown away unused.
+        """S3 with a session minted for this grant."""
 
-        No provider's session is shorter than 15 minutes, so what ends it is the date in its policy; a provider may
-        overlook that (or the policy), and nothing in its answer would tell. So a twin is minted whose date has
-        passed and that is otherwise the same: only where the twin is refused is the session believed.
-        """
-        dies_at = sessions.whole_seconds(act.deadline.credential_dies_at)
-        left_ms = act.deadline.credential_dies_at - self._clock()
-        if left_ms <= 0:
-            raise ActFailedError("the deadline for minted credentials has passed; nothing was done")
-        seconds = max(sessions.MIN_SECONDS, -(-left_ms // 1000) + 1)
-        name = sessions.session_name(act.intent.id)
-        past = sessions.whole_seconds(self._clock() - sessions.MIN_SECONDS * 1000)
-        try:
-            role = self._settings.export_role
-            twin = await self._aws.assume_role(role, name, sessions.acting_policy(export, look.objects, past), seconds)
-            if not await self._is_refused(twin, export, look):
-                raise ActFailedError(
-                    "the provider does not honour a date in a session policy, so the credential would outlive its "
-                    "deadline; it was thrown away and nothing was done"
-                )
-            living = await self._aws.assume_role(
-                role, name, sessions.acting_policy(export, look.objects, dies_at), seconds
-            )
-            if living.expires_at is None or living.expires_at < dies_at:
-                raise ActFailedError("the provider ends the session before the deadline; nothing was done")
-        except ProviderError as exc:
-            raise ActFailedError(f"no session could be had: {exc}; nothing was done") from exc
-        async with self._aws.s3(living, read_timeout=max(1, left_ms / 1000)) as s3:
+        async def is_refused(twin: Credentials) -> bool:
+            return await self._is_refused(twin, export, look)
+
+        minted = await mint(
+            self._aws,
+            self._settings.export_role,
+            act,
+            self._clock(),
+            lambda dies_at: sessions.acting_policy(export, look.objects, dies_at),
+            is_refused,
+        )
+        async with client.s3(self._aws, minted.credentials, minted.seconds_left) as s3:
             yield s3
 
     async def _is_refused(self, twin: Credentials, export: Export, look: Look) -> bool:
         first = look.objects[0]
-        async with self._aws.s3(twin) as s3:
+        async with client.s3(self._aws, twin) as s3:
             try:
                 await s3.head(export.source_bucket, first.key, first.version)
             except RefusedError as no:

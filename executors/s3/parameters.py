@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from typing import Final, Self
 
+from executors.aws.sessions import WILD
 from executors.contract import TargetMissingError
 from schemas.records import Intent
 
 ACTION: Final = "s3.export"
 DEFAULT_MAX_OBJECTS: Final = 1000
 PLACES: Final = ("source_bucket", "source_prefix", "destination_bucket", "destination_prefix")
-_WILD: Final = frozenset("*?$")
-"""These mean something in a policy's resource; a prefix with one could not be named exactly in a session policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Export:
         if (intent.resource.type, intent.resource.id) != ("bucket", self.source_bucket):
             raise TargetMissingError(f"the resource of this intent must be the bucket {self.source_bucket}")
         for prefix in (self.source_prefix, self.destination_prefix):
-            if not prefix.endswith("/") or _WILD & set(prefix):
+            if not prefix.endswith("/") or WILD & set(prefix):
                 raise TargetMissingError(f"the prefix {prefix!r} must end with / and hold none of * ? $")
         if self.source_bucket == self.destination_bucket and (
             self.source_prefix.startswith(self.destination_prefix)

@@ -50,6 +50,9 @@ class Lamp:
     acts: list[Act] = field(default_factory=list)
     looks: list[tuple[str, tuple[JournalEntry, ...]]] = field(default_factory=list)
     acting: asyncio.Event = field(default_factory=asyncio.Event)
+    #: When it was told to; the first time it fails.
+    tidied: list[int] = field(default_factory=list)
+    tidied_again: asyncio.Event = field(default_factory=asyncio.Event)
     is_closed: bool = False
 
     async def validate(self, intent: Intent) -> None:
@@ -95,6 +98,12 @@ class Lamp:
         assert plan.intent == intent.digest
         self.looks.append((grant_digest, journal))
         return Observation(self.finding, "looked at the lamp")
+
+    async def tidy(self, now: int) -> None:
+        self.tidied.append(now)
+        if len(self.tidied) == 1:
+            raise ZeroDivisionError
+        self.tidied_again.set()
 
     async def aclose(self) -> None:
         self.is_closed = True

@@ -72,6 +72,15 @@ async def test_planned_claimed_granted_and_done_once(core: Core) -> None:
         assert process.lamp.is_closed
 
 
+async def test_a_process_tidies_from_its_start_and_goes_on_though_that_fails(core: Core) -> None:
+    async with running(core, tidy_seconds="0.01") as process, asyncio.timeout(SECONDS):
+        await process.lamp.tidied_again.wait()
+        life = core.life()
+        await core.ask_for_plan(life)
+        await core.hears(Plan, life)
+    assert not [then for then in process.lamp.tidied if not 0 < then <= now()]
+
+
 async def test_a_grant_delivered_again_after_a_restart_is_answered_with_the_same_bytes(core: Core) -> None:
     life = core.life()
     async with running(core) as process:

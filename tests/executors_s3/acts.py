@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from executors.aws.client import Account, Credentials, Provider
 from executors.contract import Act, Deadline
-from executors.s3.client import Credentials, Provider
 from executors.s3.executor import S3Executor, Settings
 from schemas import canonical, ids
 from schemas.record import Scalar, state
@@ -60,7 +60,7 @@ def executor(address: S3Address, *, endpoint: str | None = None, clock: Callable
     """The executor over a local S3, as its base identity."""
     base = Credentials(address.executor.access_key, address.executor.secret_key)
     provider = Provider(address.region, endpoint or address.endpoint)
-    return S3Executor(Settings(provider, address.read_role, address.export_role, base), clock)
+    return S3Executor(Settings(Account(provider, base), address.read_role, address.export_role), clock)
 
 
 def export_intent(prefix: str, **changed: Property) -> Intent:

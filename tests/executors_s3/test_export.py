@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from executors.aws.client import Account, Aws, Credentials, Provider, RefusedError
 from executors.contract import (
     ActFailedError,
     ExecutorError,
@@ -22,8 +23,9 @@ from executors.contract import (
     StaleError,
     TargetMissingError,
 )
+from executors.s3 import client as s3_client
 from executors.s3 import sessions
-from executors.s3.client import Aws, Bucket, Credentials, Provider, RefusedError, Version
+from executors.s3.client import Bucket, Version
 from executors.s3.parameters import Export
 from sandbox.s3 import S3Address
 from sandbox.s3 import proxy as provider
@@ -378,8 +380,8 @@ async def test_the_planning_session_can_list_and_nothing_else(address: S3Address
 @asynccontextmanager
 async def _session(address: S3Address, role: str, policy: str) -> AsyncIterator[Bucket]:
     base = Credentials(address.executor.access_key, address.executor.secret_key)
-    aws = Aws(Provider(address.region, address.endpoint), base)
-    async with aws.s3(await aws.assume_role(role, "test", policy, 900)) as s3:
+    aws = Aws(Account(Provider(address.region, address.endpoint), base))
+    async with s3_client.s3(aws, await aws.assume_role(role, "test", policy, 900)) as s3:
         yield s3
 
 

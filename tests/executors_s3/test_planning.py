@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from executors.aws.sessions import MAX_POLICY, session_name
 from executors.contract import ExecutorError, TargetMissingError
 from executors.s3 import planning, plugin, sessions
 from executors.s3.client import Version, lets_anyone_in
@@ -136,19 +137,19 @@ def test_a_session_policy_names_the_keys_or_the_prefixes_and_always_fits() -> No
         ([version(f"in/{number}") for number in range(200)], ["arn:aws:s3:::finance/in/*"]),
     ):
         text = sessions.acting_policy(export, objects, dies_at)
-        assert len(text) <= sessions.MAX_POLICY
+        assert len(text) <= MAX_POLICY
         document = json.loads(text)
         assert document["Statement"][0]["Resource"] == resources
         for statement in document["Statement"]:
             assert statement["Condition"] == {"DateLessThan": {"aws:CurrentTime": "2026-01-01T00:00:00Z"}}
     for text in (sessions.planning_policy(export), sessions.observing_policy(export)):
-        assert len(text) <= sessions.MAX_POLICY
+        assert len(text) <= MAX_POLICY
 
 
 def test_a_session_name_is_short_enough_and_keeps_the_ulid() -> None:
     long = f"{'r' * 63}.01HZZZZZZZZZZZZZZZZZZZZZZZ"
-    assert len(sessions.session_name(long)) == 64
-    assert sessions.session_name(long).endswith(".01HZZZZZZZZZZZZZZZZZZZZZZZ")
+    assert len(session_name(long)) == 64
+    assert session_name(long).endswith(".01HZZZZZZZZZZZZZZZZZZZZZZZ")
 
 
 def test_the_manifest_says_what_the_code_does() -> None:

@@ -11,6 +11,7 @@ from executors.errors import RunawayActError
 from executors.outcomes import Ended
 from schemas.record import Scalar
 from schemas.records import JournalEntry, Receipt, Result
+from streams import crashpoints
 
 log = logging.getLogger("keyturn.executor")
 
@@ -42,13 +43,17 @@ class ActJournal:
         self._require_time(step)
         entry = self._entry("started", step, what, detail)
         self.has_started = True
+        crashpoints.reached("executor.act.4-step-due")
         await self._say(entry)
+        crashpoints.reached("executor.act.5-step-journalled")
         # A slow write must not carry the step past the end of the credentials.
         self._require_time(step)
 
     async def done(self, step: int, what: str, detail: Mapping[str, Scalar] | None = None) -> None:
         """Step `step` had its effect."""
+        crashpoints.reached("executor.act.6-step-taken")
         await self._say(self._entry("done", step, what, detail))
+        crashpoints.reached("executor.act.7-step-noted")
 
     def _require_time(self, step: int) -> None:
         if self._clock() < self._deadline.credential_dies_at:

@@ -32,6 +32,7 @@ from schemas.records import (
     Result,
 )
 from schemas.snapshots import Manifest, ManifestAction
+from streams import crashpoints
 
 log = logging.getLogger("keyturn.executor")
 
@@ -68,6 +69,7 @@ class Actor:
     async def act(self, said: Said, grant: Grant) -> None:
         """Handle one grant. When this returns, whatever it led to is durable and said."""
         intent_id, digest = grant.question.intent_id, said.statement.digest
+        crashpoints.reached("executor.act.1-granted")
         async with self._alone_with(intent_id):
             ledger = await self._journal.caught_up(said.partition)
             use = ledger.use(intent_id, digest)
@@ -90,6 +92,7 @@ class Actor:
         """Handle one `unknown`: look, and say what is there. The same `unknown` again gets the same answer."""
         grant, digest, name = unknown.grant, unknown.grant.digest, said.statement.digest
         intent_id = grant.question.intent_id
+        crashpoints.reached("executor.unknown.1-heard")
         if unknown.intent != intent_id:
             log.critical("an `unknown` of two intents is not looked at", extra={"intent_id": unknown.intent})
             said.handled()
@@ -106,6 +109,7 @@ class Actor:
             else:
                 async with self._observing:
                     seen, undo = await self._look(grant, digest, tuple(use.entries) if use is not None else ())
+                crashpoints.reached("executor.unknown.2-seen")
                 ended = outcomes.of_observation(seen)
                 await self._end(outcomes.outcome(grant, self._own.instance, ended, undo=undo, unknown=name))
         said.handled()
@@ -132,7 +136,9 @@ class Actor:
 
     async def _perform(self, verified: Verified, action: ManifestAction) -> None:
         intent, digest = verified.intent, verified.digest
+        crashpoints.reached("executor.act.2-verified")
         await self._write(_used(verified, self._own.instance))
+        crashpoints.reached("executor.act.3-used")
         journal = ActJournal(intent.id, digest, self._own.instance, verified.deadline, self._write, self._clock)
         act = Act(intent, verified.plan, verified.grant, digest, verified.deadline, journal)
         execution = Execution(self._plugin, act, journal, self._own.limits.skew_ms, action.timeout)
@@ -146,6 +152,7 @@ class Actor:
 
     async def _end(self, outcome: Outcome) -> None:
         """Signed once; in the journal before it is said, so that a crash in between says the same bytes later."""
+        crashpoints.reached("executor.act.8-ended")
         statement = self._voice.sign(outcome)
         await self._write(
             JournalEntry(
@@ -158,7 +165,9 @@ class Actor:
                 outcome=statement,
             )
         )
+        crashpoints.reached("executor.act.9-end-journalled")
         await self._voice.report_signed(statement, outcome.intent)
+        crashpoints.reached("executor.act.10-end-said")
         log.info(
             "ended",
             extra={"intent_id": outcome.intent, "result": outcome.result.value, "observed": outcome.observed},

@@ -16,6 +16,7 @@ from executors.hearing import Said
 from executors.journal import Journal
 from executors.saying import Voice
 from schemas.records import ApprovalEnded, ApprovedIntent, Claim, ClaimRefused, Grant, Source
+from streams import crashpoints
 
 log = logging.getLogger("keyturn.executor")
 
@@ -156,10 +157,12 @@ class Claims:
             instance=self._own.instance,
         )
         place = self._made.begin(approved.intent, approved.question)
+        crashpoints.reached("executor.claim.1-due")
         try:
             place.set_result(await self._voice.report(claim, approved.intent))
         finally:
             place.cancel()
+        crashpoints.reached("executor.claim.2-said")
         pursuit.said.handled()
         return True
 

@@ -31,6 +31,7 @@ from schemas import topics
 from schemas.records import ApprovalEnded, ApprovedIntent, ClaimRefused, Grant, OutcomeUnknown, PlanRequest
 from schemas.signing import Signer
 from schemas.snapshots import Manifest
+from streams import crashpoints
 from streams.health import Health
 from streams.producing import Speaker
 from streams.settings import Settings
@@ -250,7 +251,11 @@ class Runner:
         }
         upto = {place: lane.committable for place, lane in lanes.items()}
         offsets = {place: offset for place, offset in upto.items() if offset is not None}
-        if offsets and await self._feed.commit(offsets):
+        if not offsets:
+            return
+        crashpoints.reached("executor.offsets.1-due")
+        if await self._feed.commit(offsets):
+            crashpoints.reached("executor.offsets.2-committed")
             for place, offset in offsets.items():
                 lanes[place].committed(offset)
 
@@ -292,7 +297,11 @@ class Runner:
     async def _plan(self, said: Said, request: PlanRequest) -> None:
         try:
             if self._clock() < request.expires_at:
-                await self._voice.report(await self._planner.plan(request), request.round.intent)
+                crashpoints.reached("executor.plan.1-asked")
+                plan = await self._planner.plan(request)
+                crashpoints.reached("executor.plan.2-made")
+                await self._voice.report(plan, request.round.intent)
+                crashpoints.reached("executor.plan.3-said")
         finally:
             self._planning.release()
         said.handled()

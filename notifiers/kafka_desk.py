@@ -23,7 +23,7 @@ from schemas.record import RecordError
 from schemas.records import PendingApproval, Phase, Source
 from schemas.topics import DECISIONS, PENDING, PROGRESS_KEY
 from schemas.world import World
-from streams import connection, reading
+from streams import connection, crashpoints, reading
 from streams.errors import NumberGapError
 from streams.producing import Speaker
 from streams.settings import Settings
@@ -225,7 +225,9 @@ class KafkaDesk:
     async def _send(self, word: Word) -> Source:
         partition = partition_of(ids.requester_of(word.intent), self._partitions)
         sealed = envelope.seal(word, word.intent, self._signer, self._settings.realm, source=self._source)
+        crashpoints.reached("notifier.word.1-signed")
         said = await self._speaker.say(self._decisions, partition, sealed)
+        crashpoints.reached("notifier.word.2-said")
         # As the core names its inputs: without the installation's prefix.
         return Source(topic=DECISIONS.name, partition=said.partition, offset=said.offset)
 
@@ -257,4 +259,5 @@ class KafkaDesk:
             for records in batch.values():
                 for record in records:
                     if (intent_id := self._rows.take(record)) is not None:
+                        crashpoints.reached("notifier.rows.1-heard")
                         self._changes.tell(intent_id)

@@ -31,7 +31,7 @@ from schemas.signing import Signer
 from schemas.timing import LEADER_SKEW_MS
 from schemas.topics import PROGRESS_KEY
 from schemas.world import SnapshotError
-from streams import connection, reading
+from streams import connection, crashpoints, reading
 from streams.errors import GapError, LostPositionError, TopicMissingError
 from streams.producing import Speaker
 from streams.settings import Settings
@@ -90,16 +90,20 @@ class CorePartition:
         """Fence, restore, serve. Returns after `stop`; raises whatever Kafka says, and then the process must end."""
         producer = connection.producer(self._settings, transactional_id=f"{self._settings.prefix}core-{self._number}")
         await connection.start(producer, self._settings)  # fences whoever owned this partition before
+        crashpoints.reached("core.start.1-fenced")
         await self._restore()
+        crashpoints.reached("core.start.2-restored")
         consumer = connection.reader(self._settings)
         await connection.start(consumer, self._settings)
         reading.assign_at(consumer, self._positions())
+        crashpoints.reached("core.start.3-served")
         ready()
         log.info("partition served", extra={"partition": self._number, "rows": len(self._own.rows)})
         while not stop.is_set():
             await self._fetch(consumer)
             await self._decide_what_is_there(producer)
             await self._tick_if_due()
+        crashpoints.reached("core.stop.1-told")
         await consumer.stop()
         await producer.stop()
 
@@ -220,6 +224,7 @@ class CorePartition:
         """
         if not self._offer(consumer, await self._polled(consumer)):
             return
+        crashpoints.reached("core.1-inputs-fetched")
         world = {self._place(name): name for name in order.WORLD}
         ends = await self._shared.surveyor.ends(world)
         while any(self._order.fetched_to(name) < ends[place] for place, name in world.items()):
@@ -270,6 +275,7 @@ class CorePartition:
                 case ReadEnds() as asked:
                     places = {name: self._place(name) for name in asked.topics}
                     ends = await self._shared.surveyor.ends(places.values())
+                    crashpoints.reached("core.2-barrier-read")
                     self._order.ends_are(asked, {name: ends[place] for name, place in places.items()})
         if self._own.batch.is_worth_a_commit:
             await self._commit(producer)
@@ -297,17 +303,21 @@ class CorePartition:
 
     async def _commit(self, producer: AIOKafkaProducer) -> None:
         """Everything decided, and how far, in one transaction."""
+        crashpoints.reached("core.3-batch-decided")
         batch = self._own.taken()
         missing = await self._unprovisioned({word.topic for word in batch.words})
         words = list(self._words(batch, missing))
         await producer.begin_transaction()
+        crashpoints.reached("core.4-transaction-begun")
         sent = [await self._send(producer, word) for word in words]
         progress = self._progress()
         pending = self._names.of(topics.PENDING)
         last = Word(pending, self._number, PROGRESS_KEY, progress.TYPE, progress.to_bytes())
         sent.append(await self._send(producer, last))
         await asyncio.gather(*sent)
+        crashpoints.reached("core.5-transaction-sent")
         await producer.commit_transaction()
+        crashpoints.reached("core.6-transaction-committed")
 
     async def _unprovisioned(self, wanted: set[str]) -> set[str]:
         """Those of these topics that are not there. A manifest may come before its executor's topics do."""
@@ -383,4 +393,6 @@ class CorePartition:
         self._ticks += 1
         tick = Tick(partition=self._number, number=self._ticks)
         sealed = envelope.seal(tick, f"tick-{self._number}", self._shared.signer, self._settings.realm, source="core")
+        crashpoints.reached("core.tick.1-due")
         await self._shared.speaker.say(self._names.of(topics.TICKS), self._number, sealed)
+        crashpoints.reached("core.tick.2-said")

@@ -10,6 +10,7 @@ from schemas.envelope import Sealed
 from schemas.records import Quarantined
 from schemas.signing import Signer
 from schemas.world import World
+from streams import crashpoints
 from streams.producing import Speaker
 from streams.settings import Settings
 
@@ -41,13 +42,16 @@ class Desk:
     async def answer(self, records: Sequence[Raw]) -> int:
         """Answer each record exactly once; returns how many, genesis records aside. All durable on return."""
         world = await self._world()
+        crashpoints.reached("intake.2-world-read")
         received = [answering.receive(raw, world, self._partitions) for raw in records if not raw.is_genesis]
         intents = [each.intent for each in received if isinstance(each, Admitted)]
         found = iter(await facts.gather(intents, self._sources, self._clock()))
         answers = [
             answering.classify(each, next(found), world) if isinstance(each, Admitted) else each for each in received
         ]
+        crashpoints.reached("intake.3-facts-gathered")
         await self._speaker.say_all([self._sealed(answer) for answer in answers])
+        crashpoints.reached("intake.4-answers-said")
         return len(answers)
 
     def _sealed(self, answer: Answer) -> tuple[str, int, Sealed]:

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from broker.intake.answering import Raw
 from schemas import canonical, ids, topics
 from schemas.records import Source
-from streams import connection, reading
+from streams import connection, crashpoints, reading
 from streams.errors import LostPositionError
 from streams.settings import Settings
 
@@ -72,15 +72,18 @@ class Sweep:
 
     async def once(self) -> int:
         """One pass; returns how many records had no answer and were driven again."""
+        crashpoints.reached("intake.sweep.1-begun")
         committed = {place: await self._consumer.committed(place) or 0 for place in self._intents_at}
         await self._require_there(committed)
         await self._read_answers()
+        crashpoints.reached("intake.sweep.2-answers-read")
         missing = await self._unanswered(committed)
         for first in range(0, len(missing), BATCH):
             await self._answer(missing[first : first + BATCH])
         if missing:
             log.error("driven again", extra={"count": len(missing), "first": str(missing[0].source)})
         self._read |= committed
+        crashpoints.reached("intake.sweep.3-ended")
         swept = {place.partition: offset for place, offset in committed.items()}
         self._answered = {(partition, offset) for partition, offset in self._answered if offset >= swept[partition]}
         return len(missing)

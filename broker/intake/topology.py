@@ -15,7 +15,7 @@ import faust
 from broker.intake.answering import Raw
 from schemas.records import Source
 from schemas.topics import INTENTS
-from streams import process
+from streams import crashpoints, process
 from streams.connection import SCRAM, client_arguments
 from streams.errors import GapError
 from streams.settings import Settings
@@ -77,9 +77,11 @@ def build(
     async def intake(stream: faust.StreamT[bytes]) -> None:
         async for events in stream.take_events(BATCH, within=WITHIN_SECONDS):  # type: ignore[attr-defined] # of Stream
             try:
+                crashpoints.reached("intake.1-batch-fetched")
                 raws = [_raw(event) for event in events]
                 _require_contiguous(raws, due)
                 await _whole(answer(raws))
+                crashpoints.reached("intake.5-batch-answered")
             except asyncio.CancelledError:
                 raise  # the batch is answered: _whole saw to it
             except BaseException as error:  # noqa: BLE001 - take_events acks in a `finally`: go before it can

@@ -35,6 +35,7 @@ from schemas.record import RecordError
 from schemas.records import FINAL, Channel, Decision, Phase, Refusal, Resolution, Source, Verdict
 from schemas.snapshots import Person
 from schemas.topics import DECISIONS
+from streams import crashpoints
 
 READ: Final = "approvals:read"
 DECIDE: Final = "approvals:decide"
@@ -226,10 +227,12 @@ class Approvals:
                 Kind.IDEMPOTENCY_KEY_REUSED,
                 "this Idempotency-Key was used for another request; a new click takes a new key",
             ) from exc
+        crashpoints.reached("api.click.2-answered")
         return reply.response()
 
     async def _say(self, word: Word) -> Reply:
         """Send it, whatever is expected of it, unless law 7 keeps it back."""
+        crashpoints.reached("api.click.1-heard")
         held = self._desk.row(word.intent)
         if isinstance(word, Decision) and word.verdict is Verdict.APPROVE:
             self._require_shown(held, word)

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias, TypeVar
 
-from broker import classification, policy
-from schemas import assurance, canonical, circle, ids, question, seats
+from schemas import assurance, canonical, circle, classification, ids, policy, question, seats
 from schemas.record import Record, RecordError, Statement, prose
 from schemas.records import (
     FINAL,

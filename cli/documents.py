@@ -118,7 +118,7 @@ def installed() -> tuple["Manifest", ...]:
 
 def require_fit(world: "World") -> None:
     """The policies must parse against the manifests, and name only groups and rotas that the directory has."""
-    from broker import policy
+    from schemas import policy
 
     if world.policies is None:
         return

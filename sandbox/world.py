@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, TypeVar
 import httpx
 import yaml
 
-from broker import policy
 from executors import s3 as s3_executor
 from sandbox import asking, jars, ports, story
 from sandbox.errors import AlreadyRunningError, SandboxError
@@ -31,7 +30,7 @@ from sandbox.kafka_directory import KafkaDirectory
 from sandbox.roles import OK, environment, module, together
 from sandbox.s3 import LocalS3, S3Address
 from sandbox.supervise import Child
-from schemas import canonical
+from schemas import canonical, policy
 from streams import administration, documents, drafts
 from streams.administration import Admin
 from streams.documents import Applied

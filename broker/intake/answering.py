@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from broker import classification
-from broker.intake import secrets
-from schemas import canonical, envelope, ids, partition
+from schemas import canonical, classification, envelope, ids, partition, secrets
 from schemas.envelope import EnvelopeError, Headers
 from schemas.record import RecordError, Statement, prose
 from schemas.records import (

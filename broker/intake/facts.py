@@ -10,8 +10,8 @@ from typing import Final, Protocol
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from broker.policy import FACTS
 from schemas import canonical
+from schemas.policy import FACTS
 from schemas.record import Scalar
 from schemas.records import Fact, Intent
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.policy import PolicyError
 from cli.documents import DocumentError, installed, require_fit
+from schemas.policy import PolicyError
 from schemas.snapshots import Directory, Manifests, Policies, Roster
 from schemas.topics import DIRECTORY
 from streams import administration, documents

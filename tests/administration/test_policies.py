@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from broker import policy
 from broker.intake.facts import Catalog, CatalogEntry
 from executors.s3 import plugin
-from schemas import examples
+from schemas import examples, policy
 from schemas.record import Scalar
 from schemas.records import Assurance, Classification, Effect, Fact, Risk, Seat
 

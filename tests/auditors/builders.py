@@ -15,11 +15,11 @@ from typing import Any
 
 from auditors.verify import Head, Report, Verification
 from auditors.verify.lines import parse
-from broker import classification, lifecycle
+from broker import lifecycle
 from broker.core import trail as core_trail
 from broker.core.trail import Chain
 from broker.lifecycle import Event, Local
-from schemas import envelope, ids, partition
+from schemas import classification, envelope, ids, partition
 from schemas.record import Record, Statement, state
 from schemas.records import (
     AccountRef,

@@ -1143,7 +1143,7 @@ def a_denied_proposal_goes_on() -> tuple[Bundle, Any]:
     trail = Trail().begin()
     intent = trail.intent()
     honest_answer = trail.classified(intent)
-    from broker import policy
+    from schemas import policy
 
     lying = trail.classified(intent, classification=policy.deny("a_rule", "no"))
     assert honest_answer.classification is not None
@@ -1203,7 +1203,7 @@ def an_agent_nobody_knows_is_admitted() -> tuple[Bundle, Any]:
 
     intent = trail.intent(agent="stranger")
     known = trail.worlds[trail.partition(intent.id)]
-    from broker import classification
+    from schemas import classification
 
     classified = trail.classified(intent)
     found = classification.classify(intent, classified.facts, None, with_stranger(known), trail.now)

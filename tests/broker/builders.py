@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
-from broker import classification, lifecycle
+from broker import lifecycle
 from broker.core import order
 from broker.core.order import Input, Order, ReadEnds, Ready, Starved
 from broker.core.trail import Chain
 from broker.lifecycle import Event, EventRecord, Local, Step
-from schemas import ids
+from schemas import classification, ids
 from schemas.record import Record, Scalar, Statement, state
 from schemas.records import (
     FINAL,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.intake import answering, secrets
+from broker.intake import answering
 from broker.intake.answering import Admitted, Raw
-from schemas import canonical, envelope, partition, signing
+from schemas import canonical, envelope, partition, secrets, signing
 from schemas.record import Record
 from schemas.records import (
     ClassifiedIntent,

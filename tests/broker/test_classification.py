@@ -2,8 +2,8 @@
 
 import pytest
 
-from broker import classification
-from broker.classification import Refused
+from schemas import classification
+from schemas.classification import Refused
 from schemas.record import state
 from schemas.records import Effect, Intent, Refusal, Subject
 from schemas.snapshots import Directory, Manifest, Manifests

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker import policy
-from broker.policy import PolicyError
-from schemas import assurance
+from schemas import assurance, policy
+from schemas.policy import PolicyError
 from schemas.records import (
     Assurance,
     Classification,

@@ -3,10 +3,10 @@
 import pytest
 
 from broker import lifecycle
-from broker.classification import classify
 from broker.lifecycle import Event, EventRecord, Local, Step
 from executors import checking
 from executors.checking import Check, Known, Refused, Verified
+from schemas.classification import classify
 from schemas.record import Statement, state
 from schemas.records import (
     Claim,

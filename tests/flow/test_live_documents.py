@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from broker import policy
 from sandbox import story
+from schemas import policy
 from schemas.records import Phase, Refusal, Verdict
 from schemas.world import World
 from streams import documents

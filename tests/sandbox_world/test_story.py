@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from broker import policy
 from broker.intake.facts import Catalog, gather
 from executors import s3 as s3_executor
 from sandbox import story
-from schemas import ids
+from schemas import ids, policy
 from schemas.records import (
     Action,
     Assurance,

@@ -1,20 +1,25 @@
 """The classification of an intent: one pure function of (signed intent, facts, plan, world, log time).
 
-Intake runs it first; the core runs the same one again and takes the stricter answer. No I/O, no clock.
+Intake runs it first; the core runs the same one again and takes the stricter answer; the gateway asks it what would be
+said, before anything is written (docs/adr/0008). No I/O, no clock.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Final, Never
 
 import jsonschema_rs
 
-from broker import policy
-from schemas import canonical, ids
+from schemas import canonical, ids, policy
 from schemas.record import RecordError, Statement
 from schemas.records import Classification, Fact, Intent, Plan, Refusal
 from schemas.snapshots import ManifestAction
 from schemas.world import World
 
+PROPERTIES: Final = "/action/properties"
+MAX_FAULTS: Final = 32
 MEASURE_TYPES: Final = {"integer": int, "string": str, "boolean": bool}
 
 
@@ -25,6 +30,14 @@ class Refused(Exception):  # noqa: N818 - an answer, raised only between the lin
         super().__init__(reason)
         self.refusal = refusal
         self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with an intent's parameters, and where in the intent (a JSON Pointer, RFC 6901)."""
+
+    path: str
+    message: str
 
 
 def admit(statement: Statement, world: World, log_time: int, now: int) -> Intent:
@@ -75,23 +88,61 @@ def _require_requester(intent: Intent, world: World) -> None:
         raise Refused(Refusal.UNKNOWN_PERSON, f"{intent.subject.id} is not an active person of the directory")
 
 
+def parameter_faults(intent: Intent, world: World) -> tuple[Fault, ...]:
+    """Everything that `admit` would refuse the parameters for, for whoever asks before anything is written.
+
+    Raises Refused where there is nothing to hold them against: no such action, a broken schema.
+    """
+    action = _require_action(intent, world)
+    errors = _validator_of(action).iter_errors(_given(intent))
+    return tuple(islice((fault for error in errors for fault in _faults(error)), MAX_FAULTS))
+
+
 def _require_parameters(intent: Intent, world: World) -> ManifestAction:
     """The action, if an executor offers it and the parameters fit its schema."""
-    action = world.manifests.action(intent.action.name) if world.manifests else None
-    if action is None:
-        raise Refused(Refusal.UNKNOWN_ACTION, f"no executor offers {intent.action.name}")
-    properties = intent.to_json().get("action", {})
-    given = properties.get("properties", {}) if isinstance(properties, dict) else {}
-    validator = _validator(canonical.encode(action.parameters))
-    if validator is None:
-        raise Refused(
-            Refusal.BAD_PARAMETERS, f"the manifest's JSON Schema of {intent.action.name} is broken; correct it"
-        )
-    error = next(validator.iter_errors(given), None)
+    action = _require_action(intent, world)
+    error = next(_validator_of(action).iter_errors(_given(intent)), None)
     if error is not None:
         place = "/".join(str(step) for step in error.instance_path)
         raise Refused(Refusal.BAD_PARAMETERS, f"action.properties/{place}: {error.message}"[:500])
     return action
+
+
+def _require_action(intent: Intent, world: World) -> ManifestAction:
+    action = world.manifests.action(intent.action.name) if world.manifests else None
+    if action is None:
+        raise Refused(Refusal.UNKNOWN_ACTION, f"no executor offers {intent.action.name}")
+    return action
+
+
+def _given(intent: Intent) -> dict[str, canonical.Json]:
+    action = intent.to_json()["action"]
+    properties = action.get("properties", {}) if isinstance(action, dict) else {}
+    return properties if isinstance(properties, dict) else {}
+
+
+def _faults(error: jsonschema_rs.ValidationError) -> Iterator[Fault]:
+    """A schema complains of an object about the member that is missing, or is too many: the path names that member."""
+    path = PROPERTIES + "".join(f"/{_escaped(str(step))}" for step in error.instance_path)
+    match error.kind:
+        case jsonschema_rs.ValidationErrorKind.Required(property=name):
+            yield Fault(f"{path}/{_escaped(str(name))}", "is missing")
+        case jsonschema_rs.ValidationErrorKind.AdditionalProperties(unexpected=names):
+            for name in names:
+                yield Fault(f"{path}/{_escaped(str(name))}", "is not a parameter of this action")
+        case _:
+            yield Fault(path, error.message[:500])
+
+
+def _escaped(step: str) -> str:
+    return step.replace("~", "~0").replace("/", "~1")
+
+
+def _validator_of(action: ManifestAction) -> jsonschema_rs.Draft202012Validator:
+    validator = _validator(canonical.encode(action.parameters))
+    if validator is None:
+        raise Refused(Refusal.BAD_PARAMETERS, f"the manifest's JSON Schema of {action.name} is broken; correct it")
+    return validator
 
 
 @lru_cache(maxsize=256)

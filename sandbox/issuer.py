@@ -38,8 +38,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from notifiers.api.serving import Server
 from sandbox.errors import SandboxError
+from streams.http.serving import Server
 
 SCOPES: Final = ("approvals:read", "approvals:decide")
 MAX_FORM: Final = 8192

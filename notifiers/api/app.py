@@ -8,7 +8,6 @@ the one this API renders for the question in force, or of a row that is not soun
 
 import asyncio
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,10 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from notifiers import answers, card, identity
-from notifiers.api import contract, problems, views
-from notifiers.api.guards import Guard
-from notifiers.api.oidc import IssuerUnreachableError, Login, TokenRefusedError, Verifier
-from notifiers.api.problems import Kind, ProblemError
+from notifiers.api import contract, views
 from notifiers.api.repeats import Repeats, ReusedError
 from notifiers.desk import Desk, Held, NotRecordedError, UnreadableError, Word
 from schemas import ids
@@ -36,6 +32,10 @@ from schemas.records import FINAL, Channel, Decision, Phase, Refusal, Resolution
 from schemas.snapshots import Person
 from schemas.topics import DECISIONS
 from streams import crashpoints
+from streams.http import bodies, problems
+from streams.http.guards import Guard
+from streams.http.oidc import IssuerUnreachableError, Login, TokenRefusedError, Verifier
+from streams.http.problems import Kind, ProblemError
 
 READ: Final = "approvals:read"
 DECIDE: Final = "approvals:decide"
@@ -445,23 +445,15 @@ async def _body(request: Request, kind: type[M]) -> tuple[M, bytes]:
         )
     raw = await request.body()
     try:
-        # T: of two members of one name most parsers keep the last; a proxy may have judged the first.
-        json.loads(raw, object_pairs_hook=_members)
-    except (ValueError, RecursionError) as exc:
-        raise ProblemError(HTTPStatus.BAD_REQUEST, Kind.MALFORMED, f"the body is not JSON: {exc}") from exc
+        bodies.decoded(raw)
+    except bodies.AmbiguousError as exc:
+        raise ProblemError(HTTPStatus.BAD_REQUEST, Kind.MALFORMED, str(exc)) from exc
     try:
         return kind.model_validate_json(raw), raw
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"]) or "body"
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, Kind.INVALID, f"{place}: {first['msg']}") from exc
-
-
-def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member is there twice")
-    return members
 
 
 def _require_sayable(word: Word) -> None:

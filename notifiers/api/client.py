@@ -23,9 +23,9 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from notifiers.api import contract
-from notifiers.api.problems import Kind
-from notifiers.api.settings import is_loopback, is_private_to_us
 from schemas.records import Phase, Verdict
+from streams.http.problems import Kind
+from streams.http.urls import is_loopback, is_private_to_us
 
 TIMEOUT: Final = 20.0
 STEP_SECONDS: Final = 10.0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from notifiers import answers, card, identity
-from notifiers.api import contract, problems
+from notifiers.api import contract
 from notifiers.desk import Desk, Held, UnreadableError
 from schemas import canonical, ids, seats
 from schemas.record import RecordError
@@ -24,6 +24,7 @@ from schemas.records import (
 )
 from schemas.snapshots import Key, Person
 from schemas.world import World
+from streams.http import problems
 
 _NO_DIGEST: Final = "0" * 64
 _WORDS: Final[dict[answers.State, str]] = {

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from cli import approvals
 from notifiers.api.app import Approvals, make_app
-from notifiers.api.oidc import Keys, Verifier
-from notifiers.api.serving import Server
 from sandbox import issuer as oidc
 from schemas.records import PendingApproval, Phase
+from streams.http.oidc import Keys, Verifier
+from streams.http.serving import Server
 from tests.notifiers import stage
 from tests.notifiers.conftest import AUDIENCE, make_issuer
 

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from notifiers.api.app import Approvals, make_app
-from notifiers.api.oidc import Keys, Verifier
 from sandbox import issuer as oidc
 from schemas.records import PendingApproval
+from streams.http.oidc import Keys, Verifier
 from tests.notifiers import stage
 
 NOW = stage.T0 + 5_000

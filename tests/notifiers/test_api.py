@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from notifiers.api.problems import Kind, urn_of
 from notifiers.card import Card
 from schemas.records import Decision, Phase, Refusal, Resolution, Verdict
+from streams.http.problems import Kind, urn_of
 from tests.notifiers import stage
 from tests.notifiers.conftest import Api
 

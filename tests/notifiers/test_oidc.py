@@ -12,10 +12,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
-from notifiers.api import oidc as checks
-from notifiers.api.problems import Kind
 from notifiers.api.settings import ApiSettings
 from sandbox import issuer as oidc
+from streams.http import oidc as checks
+from streams.http.problems import Kind
 from tests.notifiers.conftest import AUDIENCE, NOW, Api, make_issuer
 
 NOW_SECONDS = NOW // 1000
@@ -331,5 +331,5 @@ async def test_evidence_names_the_token_by_digest_and_says_when_and_how_the_pers
 )
 def test_settings_that_would_show_tokens_to_strangers_are_refused(given: dict[str, object]) -> None:
     ApiSettings(issuer="https://issuer.example")
-    with pytest.raises(ValueError, match=r"KEYTURN_API|less than"):
+    with pytest.raises(ValueError, match=r"KEYTURN_API|less than|must be https"):
         ApiSettings(**{"issuer": "https://issuer.example", **given})

@@ -1,6 +1,6 @@
 """What went wrong, in one form (RFC 9457): `application/problem+json` with a stable `type`, and what to do next.
 
-A client branches on `type`, never on words. The catalogue is here and only grows.
+A client branches on `type`, never on words. The catalogue of all doors is here and only grows.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _URN: Final = "urn:keyturn:problem:"
 
 
 class Kind(StrEnum):
-    """Every kind of problem this API answers with."""
+    """Every kind of problem that a door answers with."""
 
     UNAUTHENTICATED = "unauthenticated"
     INSUFFICIENT_SCOPE = "insufficient-scope"
@@ -29,6 +29,8 @@ class Kind(StrEnum):
     MALFORMED = "malformed"
     INVALID = "invalid"
     TOO_LARGE = "too-large"
+    TOO_SLOW = "too-slow"
+    TOO_MANY = "too-many"
     NOT_JSON = "not-json"
     QUESTION_REQUIRED = "question-required"
     WRONG_QUESTION = "wrong-question"

@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from pydantic import ValidationError
 
-from notifiers.api.settings import is_private_to_us
 from schemas.records import AccountRef, Evidence
+from streams.http.urls import is_private_to_us
 
 log = logging.getLogger(__name__)
 

@@ -272,6 +272,7 @@ class Provisioning:
                 "KEYTURN_S3_REGION": s3.region,
                 "KEYTURN_S3_READ_ROLE": s3.read_role,
                 "KEYTURN_S3_EXPORT_ROLE": s3.export_role,
+                "KEYTURN_S3_DELETE_ROLE": s3.delete_role,
                 "KEYTURN_S3_ACCESS_KEY": s3.executor.access_key,
                 "KEYTURN_S3_SECRET_KEY": s3.executor.secret_key,
             },

@@ -1,4 +1,4 @@
-"""Exports S3 objects: a plan of pinned versions, copied once each, with a session cut to the plan.
+"""Exports and deletes S3 objects: pinned versions, each copied or hidden once, with a session cut to the plan.
 
 Importing this package imports no SDK, so that a manifest can be published where aiobotocore is not installed.
 """

@@ -4,9 +4,10 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
-from executors.aws.client import Aws, Credentials, RefusedError, told
+from executors.aws.client import Aws, Credentials, RefusedError, UnansweredError, told
 
 PUBLIC_GROUPS: Final = frozenset(
     {
@@ -26,6 +27,33 @@ class Version:
     version: str
     etag: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """One entry in the history of a key: a version, or a delete marker."""
+
+    version: str
+    is_marker: bool
+    is_latest: bool
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """A rule that erases versions so many days after they were replaced or deleted."""
+
+    prefix: str
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What the provider said of a deletion."""
+
+    #: The id of the delete marker.
+    marker: str
+    request: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +118,62 @@ class Bucket:
         with told():
             answer: dict[str, Any] = await self._raw.get_bucket_versioning(Bucket=bucket)
         return bool(answer.get("Status") == "Enabled")
+
+    async def needs_mfa(self, bucket: str) -> bool:
+        """Whether a version, and so a marker too, can be erased only with a second factor."""
+        with told():
+            answer: dict[str, Any] = await self._raw.get_bucket_versioning(Bucket=bucket)
+        return bool(answer.get("MFADelete") == "Enabled")
+
+    async def expiries(self, bucket: str) -> tuple[Expiry, ...] | None:
+        """The rules in force that erase replaced versions; None when they cannot be read."""
+        try:
+            with told():
+                answer: dict[str, Any] = await self._raw.get_bucket_lifecycle_configuration(Bucket=bucket)
+        except RefusedError as no:
+            return () if no.code == "NoSuchLifecycleConfiguration" else None
+        found: list[Expiry] = []
+        for rule in answer.get("Rules", []):
+            days = rule.get("NoncurrentVersionExpiration", {}).get("NoncurrentDays")
+            if rule["Status"] == "Enabled" and days is not None:
+                # Tags and sizes are not weighed: they count as if they matched.
+                by = rule.get("Filter", {})
+                found.append(
+                    Expiry(by.get("Prefix") or by.get("And", {}).get("Prefix") or rule.get("Prefix", ""), days)
+                )
+        return tuple(found)
+
+    async def is_locked(self, bucket: str) -> bool | None:
+        """Whether the bucket has object lock; None when that cannot be read."""
+        try:
+            with told():
+                answer: dict[str, Any] = await self._raw.get_object_lock_configuration(Bucket=bucket)
+        except RefusedError as no:
+            return False if no.code == "ObjectLockConfigurationNotFoundError" else None
+        return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
+
+    async def history(self, bucket: str, key: str, at_most: int = 100) -> list[Stand]:
+        """The versions and delete markers of one key, newest first; the oldest are left out past `at_most`."""
+        with told():
+            page: dict[str, Any] = await self._raw.list_object_versions(Bucket=bucket, Prefix=key, MaxKeys=at_most)
+        found = [
+            Stand(item["VersionId"], is_marker, item["IsLatest"], item["LastModified"])
+            for name, is_marker in (("Versions", False), ("DeleteMarkers", True))
+            for item in page.get(name, [])
+            if item["Key"] == key
+        ]
+        # The answer has two lists and dates of whole seconds: only the first place is certain.
+        return sorted(found, key=lambda stand: (stand.is_latest, stand.modified, stand.is_marker), reverse=True)
+
+    async def delete(self, bucket: str, planned: Version) -> Deleted:
+        """Put a delete marker over an object that still has this ETag. When this returns, the marker stands."""
+        with told():
+            answer: dict[str, Any] = await self._raw.delete_object(
+                Bucket=bucket, Key=planned.key, IfMatch=f'"{planned.etag}"'
+            )
+        if not answer.get("DeleteMarker") or not answer.get("VersionId"):
+            raise UnansweredError("the provider says that it deleted, and names no delete marker")
+        return Deleted(answer["VersionId"], answer["ResponseMetadata"].get("RequestId", ""))
 
     async def is_public(self, bucket: str) -> bool | None:
         """Whether strangers can read the bucket by its policy or its access list; None when that cannot be read."""

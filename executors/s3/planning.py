@@ -74,14 +74,14 @@ class Look:
 
 def list_digest(objects: Sequence[Version]) -> str:
     """The digest that binds the objects."""
-    return canonical.digest_of(_rows(objects))
+    return canonical.digest_of(rows_of(objects))
 
 
 def plan(export: Export, look: Look, intent: Intent, round_: Round, now: int) -> Plan:
     """The plan of `export` as the world looks. TargetMissingError when there is none."""
     look.require_plannable(export)
     try:
-        rows = canonical.encode(_rows(look.objects))
+        rows = canonical.encode(rows_of(look.objects))
         short = _plan(export, look, intent, round_, now, list_bytes=len(rows))
         # Made for all of them even when they are too many: a key that no record can show is found here, before
         # anything is copied, and not in the receipt.
@@ -180,7 +180,8 @@ def _change(export: Export, item: Version) -> Change:
     return Change(verb="copy", target=f"s3://{export.destination_bucket}/{export.target_of(item.key)}", detail=detail)
 
 
-def _rows(objects: Sequence[Version]) -> list[Json]:
+def rows_of(objects: Sequence[Version]) -> list[Json]:
+    """What the digest of a list is made from."""
     return [[item.key, item.version, item.etag, item.size] for item in objects]
 
 

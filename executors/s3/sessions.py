@@ -9,7 +9,7 @@ from datetime import datetime
 
 from executors.aws.sessions import MAX_POLICY, WILD, allow, document, until
 from executors.s3.client import Version
-from executors.s3.parameters import Export
+from executors.s3.parameters import Delete, Export
 
 
 def planning_policy(export: Export) -> str:
@@ -39,6 +39,40 @@ def acting_policy(export: Export, objects: Sequence[Version], dies_at: datetime)
     if len(exact) <= MAX_POLICY and not any(WILD & set(item.key) for item in objects):
         return exact
     return _acting(export, [f"{export.source_prefix}*"], [f"{export.destination_prefix}*"], dies_at)
+
+
+def delete_planning_policy(delete: Delete) -> str:
+    """List the prefix, and read how the bucket keeps what is deleted."""
+    reading = ["s3:GetBucketVersioning", "s3:GetLifecycleConfiguration", "s3:GetBucketObjectLockConfiguration"]
+    return document([_histories(delete), allow(reading, [_arn(delete.bucket)])])
+
+
+def delete_observing_policy(delete: Delete) -> str:
+    """List the histories of the keys below the prefix."""
+    return document([_histories(delete)])
+
+
+def delete_acting_policy(delete: Delete, objects: Sequence[Version], dies_at: datetime) -> str:
+    """Put delete markers on exactly the planned keys, and list their histories, before `dies_at`. Erase nothing.
+
+    Cut to the prefix when the keys do not fit, as in `acting_policy`; ETags are pinned in each call either way.
+    """
+    exact = _deleting(delete, [item.key for item in objects], dies_at)
+    if len(exact) <= MAX_POLICY and not any(WILD & set(item.key) for item in objects):
+        return exact
+    return _deleting(delete, [f"{delete.prefix}*"], dies_at)
+
+
+def _deleting(delete: Delete, keys: Iterable[str], dies_at: datetime) -> str:
+    dated = until(dies_at)
+    # s3:DeleteObject alone: without s3:DeleteObjectVersion no version can be erased.
+    deleting = allow(["s3:DeleteObject"], [_arn(delete.bucket, key) for key in keys], dated)
+    return document([_histories(delete, dated), deleting])
+
+
+def _histories(delete: Delete, dated: dict[str, dict[str, str]] | None = None) -> dict[str, object]:
+    below = {"StringLike": {"s3:prefix": f"{delete.prefix}*"}}
+    return allow(["s3:ListBucketVersions"], [_arn(delete.bucket)], below | (dated or {}))
 
 
 def _acting(export: Export, keys: Iterable[str], targets: Iterable[str], dies_at: datetime) -> str:

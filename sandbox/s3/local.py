@@ -45,10 +45,11 @@ class S3Address:
     region: str
     #: Sets up buckets and puts demo data.
     admin: KeyPair
-    #: May assume the two roles and nothing else.
+    #: May assume the roles and nothing else.
     executor: KeyPair
     read_role: str
     export_role: str
+    delete_role: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ class LocalS3:
             executor=kept.executor,
             read_role=settings.role_arn(settings.READ_ROLE),
             export_role=settings.role_arn(settings.EXPORT_ROLE),
+            delete_role=settings.role_arn(settings.DELETE_ROLE),
         )
 
     async def stop(self) -> None:

@@ -14,14 +14,17 @@ ACCOUNT: Final = "000000000000"
 REGION: Final = "us-east-1"
 READ_ROLE: Final = "keyturn-s3-read"
 EXPORT_ROLE: Final = "keyturn-s3-export"
+DELETE_ROLE: Final = "keyturn-s3-delete"
 ADMIN: Final = "admin"
 EXECUTOR: Final = "executor"
 
 READ_ACTIONS: Final = (
     "s3:GetBucketAcl",
     "s3:GetBucketLocation",
+    "s3:GetBucketObjectLockConfiguration",
     "s3:GetBucketPolicy",
     "s3:GetBucketVersioning",
+    "s3:GetLifecycleConfiguration",
     "s3:GetObject",
     "s3:GetObjectVersion",
     "s3:ListBucket",
@@ -34,6 +37,8 @@ EXPORT_ACTIONS: Final = (
     "s3:ListBucketVersions",
     "s3:PutObject",
 )
+DELETE_ACTIONS: Final = ("s3:DeleteObject", "s3:ListBucketVersions")
+"""No version can be erased with them: that would be s3:DeleteObjectVersion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class ProxySettings:
 
 
 def role_arn(role: str) -> str:
-    """The ARN of one of the two roles."""
+    """The ARN of one of the roles."""
     return f"arn:aws:iam::{ACCOUNT}:role/{role}"
 
 
@@ -101,7 +106,7 @@ def identities_document(secrets: Secrets) -> str:
 
 
 def iam_document(secrets: Secrets) -> str:
-    """SeaweedFS's `-s3.iam.config`: two roles that trust the executor alone, each with its own policy."""
+    """SeaweedFS's `-s3.iam.config`: the roles, which trust the executor alone, each with its own policy."""
     trust = {
         "Version": "2012-10-17",
         "Statement": [
@@ -112,7 +117,7 @@ def iam_document(secrets: Secrets) -> str:
             }
         ],
     }
-    roles = {READ_ROLE: READ_ACTIONS, EXPORT_ROLE: EXPORT_ACTIONS}
+    roles = {READ_ROLE: READ_ACTIONS, EXPORT_ROLE: EXPORT_ACTIONS, DELETE_ROLE: DELETE_ACTIONS}
     return json.dumps(
         {
             "sts": {

@@ -60,7 +60,8 @@ def executor(address: S3Address, *, endpoint: str | None = None, clock: Callable
     """The executor over a local S3, as its base identity."""
     base = Credentials(address.executor.access_key, address.executor.secret_key)
     provider = Provider(address.region, endpoint or address.endpoint)
-    return S3Executor(Settings(Account(provider, base), address.read_role, address.export_role), clock)
+    account = Account(provider, base)
+    return S3Executor(Settings(account, address.read_role, address.export_role, address.delete_role), clock)
 
 
 def export_intent(prefix: str, **changed: Property) -> Intent:
@@ -77,6 +78,19 @@ def export_intent(prefix: str, **changed: Property) -> Intent:
         action=Action(name="s3.export", properties=properties | changed),
         resource=Resource(type="bucket", id=str((properties | changed)["source_bucket"])),
         context=Context(reason="The partner asked for it."),
+        ttl=3600,
+    )
+
+
+def delete_intent(below: str, **changed: Property) -> Intent:
+    """The wish to delete what lies below a prefix."""
+    properties: dict[str, Property] = {"bucket": SOURCE, "prefix": below, **changed}
+    return Intent(
+        id=ids.intent_id("reporter", 1_790_000_000_000, bytes(10)),
+        subject=Subject(type="agent", id="reporter"),
+        action=Action(name="s3.delete", properties=properties),
+        resource=Resource(type="bucket", id=str(properties["bucket"]) or SOURCE),
+        context=Context(reason="They asked to be forgotten."),
         ttl=3600,
     )
 
@@ -183,6 +197,12 @@ class Buckets:
         """Put a delete marker."""
         async with client("s3", self.address, self.address.admin) as s3:
             await s3.delete_object(Bucket=bucket, Key=key)
+
+    async def markers(self, prefix: str, bucket: str = SOURCE) -> list[tuple[str, str]]:
+        """Every delete marker below `prefix`, as (key, version)."""
+        async with client("s3", self.address, self.address.admin) as s3:
+            page = await s3.list_object_versions(Bucket=bucket, Prefix=prefix)
+        return sorted((item["Key"], item["VersionId"]) for item in page.get("DeleteMarkers", []))
 
     async def versions(self, prefix: str, bucket: str = DESTINATION) -> list[tuple[str, str]]:
         """Every version below `prefix`, as (key, version), delete markers not counted."""

@@ -1,10 +1,8 @@
 """The S3 export against a real S3 and STS: exactly the plan, once, or the truth about what happened instead."""
 
-import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -34,6 +32,7 @@ from sandbox.s3.settings import ProxySettings
 from schemas.records import Intent, JournalEntry, Plan, Property
 from tests.executors_s3.acts import Buckets, executor, export_intent, grant, now, planning_round, until
 from tests.executors_s3.cutting import cutting
+from tests.executors_s3.victims import started_victim
 from tests.sandbox_s3.clients import DESTINATION, SOURCE, client
 
 THREE = ("a.csv", "b.csv", "c/d.csv")
@@ -206,34 +205,10 @@ async def test_killed_while_copying_the_observation_lists_exactly_what_is_there(
 
 async def _victim(address: S3Address, intent: Intent, plan: Plan, hangs_in: str, folder: Path) -> list[bytes]:
     """Let another process execute, kill it when it hangs in the journal of step 2; what it journalled."""
-    task = {
-        "endpoint": address.endpoint,
-        "region": address.region,
-        "read_role": address.read_role,
-        "export_role": address.export_role,
-        "access_key": address.executor.access_key,
-        "secret_key": address.executor.secret_key,
-    }
     written = folder / "journal"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.executors_s3.victim",
-        json.dumps(task),
-        intent.to_bytes().decode(),
-        plan.to_bytes().decode(),
-        hangs_in,
-        str(written),
-        cwd=Path(__file__).parents[2],
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(30):
-            assert await process.stdout.readline() == b"hanging\n"
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        await process.wait()
+    process = await started_victim(address, intent, plan, hangs_in, written)
+    os.kill(process.pid, signal.SIGKILL)
+    await process.wait()
     return written.read_bytes().splitlines()
 
 

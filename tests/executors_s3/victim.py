@@ -1,4 +1,4 @@
-"""Executes an export in a process of its own and hangs in the journal of step 2, so that it can be killed there."""
+"""Executes an intent in a process of its own and hangs in the journal of step 2, so that it can be killed there."""
 
 from __future__ import annotations
 

@@ -14,8 +14,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.producer import sender as _sender
 
+from streams import wire
 from streams.errors import ConnectionRefusedByKafkaError, TopicMissingError
 from streams.settings import Settings, SettingsError
+
+# Whoever reads Kafka comes by here first.
+wire.install()
 
 BACK_TO_BACK_SECONDS: Final = 0.001
 MAX_BATCH_BYTES: Final = 512 * 1024

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aiokafka import ConsumerRecord
@@ -51,17 +52,19 @@ class Hearing:
     async def hear(self, lane: Lane, record: ConsumerRecord, topic: Topic) -> Said | None:
         """The record, if the core said it, here. None: it was put aside (laws 6 and 9). Raises NumberGapError."""
         try:
-            statement = envelope.unseal(record.headers, record.value, topic.types)
+            with _every_fault_an_answer():
+                statement = envelope.unseal(record.headers, record.value, topic.types)
             await self._require_core(statement, record.timestamp)
-            self._require_place(record, statement)
+            with _every_fault_an_answer():
+                self._require_place(record, statement)
+                number = _number_of(record)
             # Counted only when the core signed it: a stranger's record must not look like a hole (law 11).
-            lane.count(_number_of(record))
-            kind = next(kind for kind in topic.types if statement.type == kind.TYPE)
-            return Said(lane, record.offset, record.timestamp, statement, statement.read(kind))
+            lane.count(number)
+            with _every_fault_an_answer():
+                kind = next(kind for kind in topic.types if statement.type == kind.TYPE)
+                return Said(lane, record.offset, record.timestamp, statement, statement.read(kind))
         except EnvelopeError as exc:
             await self._voice.put_aside(record, exc.refusal, str(exc))
-        except RecordError as exc:
-            await self._voice.put_aside(record, Refusal.MALFORMED, str(exc))
         lane.finish(record.offset)
         return None
 
@@ -95,6 +98,19 @@ class Hearing:
             raise EnvelopeError(Refusal.MALFORMED, str(exc)) from exc
         if record.key != intent_id.encode() or record.partition != due:
             raise EnvelopeError(Refusal.WRONG_PARTITION, f"key must be {intent_id} and partition {due}")
+
+
+@contextlib.contextmanager
+def _every_fault_an_answer() -> Iterator[None]:
+    """Law 9: inside is pure code, and what it cannot do with a record it cannot do at the next start either."""
+    try:
+        yield
+    except EnvelopeError:
+        raise
+    except RecordError as exc:
+        raise EnvelopeError(Refusal.MALFORMED, str(exc)) from exc
+    except Exception as exc:
+        raise EnvelopeError(Refusal.INTERNAL, f"{type(exc).__name__}: {exc}") from exc
 
 
 def _number_of(record: ConsumerRecord) -> int:

@@ -1,23 +1,18 @@
 """What an executor says: reports, signed with its own key, and what it puts aside. Each is durable when said."""
 
-import base64
 import logging
-from typing import Final
 
 from aiokafka import ConsumerRecord
 
-from executors import outcomes
-from schemas import canonical, envelope, ids, topics
+from schemas import envelope, ids, quarantine, topics
 from schemas.partition import partition_of
 from schemas.record import Record, Statement, state
-from schemas.records import Quarantined, Refusal, Source
+from schemas.records import Refusal, Source
 from schemas.signing import Signer
 from streams.producing import Speaker
 from streams.settings import Settings
 
 log = logging.getLogger("keyturn.executor")
-
-KEPT_VALUE_BYTES: Final = 64 * 1024
 
 
 class Voice:
@@ -26,6 +21,7 @@ class Voice:
     def __init__(self, settings: Settings, executor: str, signer: Signer, speaker: Speaker, partitions: int) -> None:
         """`partitions` is the realm's P."""
         self._realm = settings.realm
+        self._names = settings.names
         self._source = f"executor-{executor}"
         self._signer = signer
         self._speaker = speaker
@@ -49,22 +45,13 @@ class Voice:
 
     async def put_aside(self, record: ConsumerRecord, refusal: Refusal, reason: str) -> None:
         """Quarantine, with an alarm: nobody but the core may speak here, and it speaks plainly (law 9)."""
-        value = record.value or b""
-        source = Source(topic=record.topic, partition=record.partition, offset=record.offset)
+        source = Source(topic=self._names.plain(record.topic), partition=record.partition, offset=record.offset)
         log.critical(
             "record refused; nothing was done",
             extra={"topic": source.topic, "partition": source.partition, "offset": source.offset, "reason": reason},
         )
-        kept = Quarantined(
-            source=source,
-            stage=self._source,
-            refusal=refusal,
-            reason=outcomes.prose(reason),
-            sha256=canonical.digest(value),
-            bytes=len(value),
-            key=base64.b64encode((record.key or b"")[:1024]).decode(),
-            value=base64.b64encode(value).decode() if len(value) <= KEPT_VALUE_BYTES else None,
+        kept = quarantine.put_aside(
+            source, self._source, refusal, reason, key=record.key, value=record.value, headers=tuple(record.headers)
         )
-        key = f"{source.topic}/{source.partition}/{source.offset}"
-        sealed = envelope.seal(kept, key, self._signer, self._realm, source=self._source)
+        sealed = envelope.seal(kept, quarantine.key_of(source), self._signer, self._realm, source=self._source)
         await self._speaker.say(self._quarantine, record.partition, sealed)

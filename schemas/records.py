@@ -775,6 +775,16 @@ class Said(Part):
     digest: Digest
 
 
+KEPT_HEADERS: Final = 32
+
+
+class Header(Part):
+    """One Kafka header; its value base64, absent when it had none."""
+
+    name: Annotated[str, Field(max_length=4096)]
+    value: Annotated[str, Field(max_length=6 * 1024)] | None = None
+
+
 class Quarantined(Record):
     """A record nobody could read, with what can be kept of it. Topic `quarantine`."""
 
@@ -789,6 +799,8 @@ class Quarantined(Record):
     #: The key and value, base64, when they hold no secret and fit.
     key: Annotated[str, Field(max_length=1400)] | None = None
     value: Annotated[str, Field(max_length=96 * 1024)] | None = None
+    #: All headers, in their order, when they hold no secret and fit.
+    headers: Annotated[tuple[Header, ...], Field(max_length=KEPT_HEADERS)] | None = None
 
 
 class JournalEntry(Record):

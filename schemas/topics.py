@@ -347,6 +347,10 @@ class Names:
             raise ValueError(f"{topic.name}: name the executor exactly when the topic is one an executor")
         return self.prefix + (topic.name.replace("{executor}", executor) if executor else topic.name)
 
+    def plain(self, name: str) -> str:
+        """A full name as the map has it: places on the log read the same in every installation."""
+        return name.removeprefix(self.prefix)
+
     def all(self, executors: tuple[str, ...]) -> Iterator[tuple[str, Topic, str | None]]:
         """Every (name, topic, executor) of an installation with these executors."""
         for topic in TOPICS:

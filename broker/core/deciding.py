@@ -4,7 +4,6 @@ The loop and the replay both run exactly this, so that the same inputs in the sa
 runs it. Law 9: every input ends as exactly one thing, and what pure code cannot do is an answer too.
 """
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,16 +14,15 @@ from broker.core import order, trail
 from broker.core.rows import Rows, Stored
 from broker.core.trail import Chain
 from broker.lifecycle import Event, Local, Output
-from schemas import canonical, envelope, ids, partition, topics
+from schemas import envelope, ids, partition, quarantine, topics
 from schemas.envelope import EnvelopeError
 from schemas.record import RecordError, Statement, prose
-from schemas.records import AuditRecord, ChainHead, Genesis, PendingApproval, Quarantined, Refusal, Source, Tick
+from schemas.records import AuditRecord, ChainHead, Genesis, PendingApproval, Refusal, Source, Tick
 from schemas.topics import Names
 from schemas.world import SnapshotError, World
 
 AT_A_TICK: Final = 500
 """How many rows one tick ends, and how many it forgets: a transaction must be over in 10 s, however many are due."""
-KEPT_VALUE_BYTES: Final = 64 * 1024
 
 TOPICS: Final = {topic.name: topic for topic in topics.TOPICS}
 
@@ -228,22 +226,13 @@ class Deciding:
 
     def _quarantine(self, source: Source, record: Received, refusal: Refusal, reason: str) -> None:
         """Law 9: unreadable, or not to come here. It never stops the partition."""
-        value = record.value or b""
-        fits = len(value) <= KEPT_VALUE_BYTES and refusal is not Refusal.SECRET_FOUND
-        kept = Quarantined(
-            source=source,
-            stage="core",
-            refusal=refusal,
-            reason=prose(reason),
-            sha256=canonical.digest(value),
-            bytes=len(value),
-            key=base64.b64encode((record.key or b"")[:1024]).decode(),
-            value=base64.b64encode(value).decode() if fits else None,
+        kept = quarantine.put_aside(
+            source, "core", refusal, reason, key=record.key, value=record.value, headers=tuple(record.headers)
         )
-        key = f"{source.topic}/{source.partition}/{source.offset}"
+        key = quarantine.key_of(source)
         name = self._names.of(topics.QUARANTINE)
         self.batch.words.append(Word(name, self._number, key, kept.TYPE, kept.to_bytes(), is_numbered=False))
-        self.set_aside(source, record.timestamp, value, refusal, reason)
+        self.set_aside(source, record.timestamp, record.value or b"", refusal, kept.reason)
 
     def _audit(self, record: AuditRecord) -> None:
         self.chain = self.chain.after(record)

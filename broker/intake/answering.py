@@ -4,14 +4,12 @@ What can be attributed to a requester goes on to the core, refused or not, so th
 requester hears of it. What nobody can be held to, and what holds a secret, goes to quarantine.
 """
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from schemas import canonical, classification, envelope, ids, partition, secrets
+from schemas import classification, envelope, ids, partition, quarantine, secrets
 from schemas.envelope import EnvelopeError, Headers
-from schemas.record import RecordError, Statement, prose
+from schemas.record import RecordError, Statement
 from schemas.records import (
     ClassifiedIntent,
     Fact,
@@ -24,9 +22,6 @@ from schemas.records import (
     Withdrawal,
 )
 from schemas.world import World
-
-KEPT_VALUE_BYTES: Final = 64 * 1024
-KEPT_KEY_BYTES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +83,10 @@ def classify(admitted: Admitted, facts: Sequence[Fact], world: World) -> Answer:
 
 
 def quarantined(raw: Raw, refusal: Refusal, reason: str) -> Quarantined:
-    """What can be kept of a record that nobody could read: nothing that looks like a secret."""
-    key, value = (raw.key or b"")[:KEPT_KEY_BYTES], raw.value or b""
-    fits = len(value) <= KEPT_VALUE_BYTES and _is_clean(value)
-    return Quarantined(
-        source=raw.source,
-        stage="intake",
-        refusal=refusal,
-        reason=prose(reason),
-        sha256=canonical.digest(value),
-        bytes=len(value),
-        key=base64.b64encode(key).decode() if _is_clean(key) else None,
-        value=base64.b64encode(value).decode() if fits else None,
+    """What can be kept of a record that nobody could read."""
+    return quarantine.put_aside(
+        raw.source, "intake", refusal, reason, key=raw.key, value=raw.value, headers=raw.headers
     )
-
-
-def _is_clean(data: bytes) -> bool:
-    return secrets.found_in(data.decode(errors="replace")) is None
 
 
 def key_of(answer: Answer) -> str:
@@ -115,7 +97,7 @@ def key_of(answer: Answer) -> str:
         case ForwardedWithdrawal():
             return str(answer.withdrawal.body["intent"])
         case Quarantined():
-            return f"{answer.source.topic}/{answer.source.partition}/{answer.source.offset}"
+            return quarantine.key_of(answer.source)
 
 
 def _sayable(answer: Answer) -> Answer:

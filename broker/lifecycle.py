@@ -341,12 +341,15 @@ def _new_row(case: _Case, classified: ClassifiedIntent, phase: Phase, found: Cla
 
 
 def _withdraw_first(case: _Case) -> Step:
-    """None, withdrawal: it overtook its intent, which may still come by the sweep. Only the id's requester pins it."""
+    """None, withdrawal: it overtook its intent, which may still come by the sweep. Requester and owners pin the id.
+
+    Law 4: whoever could withdraw it when it waits can before it comes, or it would run though they had said no.
+    """
     event = case.event
     forwarded = _record(event, ForwardedWithdrawal)
     withdrawal = _withdrawal(forwarded, case.world)
-    if withdrawal.by.id != ids.requester_of(withdrawal.intent):
-        raise _Refused(Refusal.UNKNOWN_INTENT, "only the requester can withdraw what has not come yet")
+    if not _may_withdraw(withdrawal, case.world):
+        raise _Refused(Refusal.UNKNOWN_INTENT, "only its requester or an owner can withdraw what has not come yet")
     row = PendingApproval(
         intent_id=withdrawal.intent,
         phase=Phase.WITHDRAWN,
@@ -632,14 +635,14 @@ def _withdrawn(case: _Case) -> Step:
     """Planning, pending, approved: withdrawn by the requester or an owner of the agent."""
     row, event = case.here, case.event
     withdrawal = _withdrawal(_record(event, ForwardedWithdrawal), case.world)
-    _require_requester_or_owner(row, withdrawal, case.world)
+    _require_requester_or_owner(withdrawal, case.world)
     return _ended(row, event, Phase.WITHDRAWN, "intent.withdrawn", withdrawal.reason or f"by {withdrawal.by.id}")
 
 
 def _withdrawn_too_late(case: _Case) -> Step:
     row, event = case.here, case.event
     withdrawal = _withdrawal(_record(event, ForwardedWithdrawal), case.world)
-    _require_requester_or_owner(row, withdrawal, case.world)
+    _require_requester_or_owner(withdrawal, case.world)
     return _remembered(row, event, "intent.remembered", "withdrawn")
 
 
@@ -655,15 +658,17 @@ def _withdrawal(forwarded: ForwardedWithdrawal, world: World) -> Withdrawal:
         raise _Refused(Refusal.MALFORMED, str(exc)) from exc
 
 
-def _require_requester_or_owner(row: PendingApproval, withdrawal: Withdrawal, world: World) -> None:
-    by = withdrawal.by
-    if by.id == ids.requester_of(row.intent_id):
-        return
-    directory = world.directory
-    for agent in directory.agents if directory else ():
-        if agent.id == ids.requester_of(row.intent_id) and by.type == "person" and by.id in agent.owners:
-            return
-    raise _Refused(Refusal.NOT_ENTITLED, f"{by.id} is neither the requester nor an owner of the agent")
+def _require_requester_or_owner(withdrawal: Withdrawal, world: World) -> None:
+    if not _may_withdraw(withdrawal, world):
+        raise _Refused(Refusal.NOT_ENTITLED, f"{withdrawal.by.id} is neither the requester nor an owner of the agent")
+
+
+def _may_withdraw(withdrawal: Withdrawal, world: World) -> bool:
+    by, requester = withdrawal.by, ids.requester_of(withdrawal.intent)
+    if by.id == requester:
+        return True
+    agents = world.directory.agents if world.directory else ()
+    return any(agent.id == requester and by.type == "person" and by.id in agent.owners for agent in agents)
 
 
 def _expired(case: _Case) -> Step:
@@ -1032,7 +1037,8 @@ def _to(*phases: Phase) -> frozenset[Phase | None]:
 TRANSITIONS: Final = (
     Transition(_NOBODY, ClassifiedIntent, "classified again by the core; the stricter of both", _admit,
                _to(_P.PLANNING, _P.DENIED, _P.REFUSED)),
-    Transition(_NOBODY, ForwardedWithdrawal, "signed by the id's requester", _withdraw_first, _to(_P.WITHDRAWN)),
+    Transition(_NOBODY, ForwardedWithdrawal, "by the id's requester or an owner of the agent", _withdraw_first,
+               _to(_P.WITHDRAWN)),
     Transition(_ANY, ClassifiedIntent, "always refused: duplicate or conflict", _again),
     Transition(_to(_P.PLANNING), Plan, "its executor, its round, its body; policy only tightens", _planned,
                _to(_P.PENDING, _P.APPROVED, _P.DENIED)),

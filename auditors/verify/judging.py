@@ -278,11 +278,9 @@ def _withdrawal(case: Case) -> Iterator[Objection]:
         yield Objection("malformed", "statement.malformed", str(exc))
         return
     intent_id, by = text(inner.body, "intent"), part(inner.body, "by")
-    if case.life is None:
-        if text(by, "id") != requester_of(intent_id):
-            yield Objection("unknown_intent", "withdrawal.stranger", f"{text(by, 'id')} is not the requester")
-    elif not lives.may_withdraw(by, intent_id, case.world):
-        yield Objection("not_entitled", "withdrawal.stranger", f"{text(by, 'id')} withdrew")
+    if not lives.may_withdraw(by, intent_id, case.world):
+        refusal = "unknown_intent" if case.life is None else "not_entitled"
+        yield Objection(refusal, "withdrawal.stranger", f"{text(by, 'id')} withdrew")
 
 
 # ---------------------------------------------------------------- planning

@@ -101,7 +101,8 @@ def withdrawn(trail: Trail) -> str:
 
 def withdrawn_before_it_came(trail: Trail) -> str:
     intent = trail.intent()
-    trail.withdraw(intent.id)
+    trail.withdraw(intent.id, by=Subject(type="person", id="carol"), key="gateway")  # nobody of theirs
+    trail.withdraw(intent.id, by=Subject(type="person", id="alice"), key="gateway")
     trail.feed("classified", trail.classified(intent), "intake")
     return intent.id
 

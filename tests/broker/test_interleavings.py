@@ -4,6 +4,7 @@ What concerns an executor alone (credentials, observing) is tested with executor
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
 
@@ -87,10 +88,13 @@ def test_2_and_8_the_revoke_counts_even_where_the_core_has_not_read_the_roster_t
     assert story.hear(slow, by="slack").refusal is Refusal.BARRED
 
 
-def test_3_a_withdrawal_whose_intent_was_lost_pins_the_id_until_the_sweep_drives_it_again() -> None:
+@pytest.mark.parametrize(("by", "kind"), [("bot", "agent"), ("ada", "person")])
+def test_3_a_withdrawal_whose_intent_was_lost_pins_the_id_until_the_sweep_drives_it_again(
+    by: str, kind: Literal["agent", "person"]
+) -> None:
     partition = a_partition()
     story = Story()
-    partition.append(story.a_withdrawal(), at=T0)
+    partition.append(story.a_withdrawal(by, kind), at=T0)
     partition.fetch()
     partition.run()
     swept = classified_of(partition.world, state(story.intent, signer("bot"), REALM))

@@ -386,10 +386,13 @@ def test_a_withdrawal_before_its_intent_pins_the_id() -> None:
     assert story.ask().refusal is Refusal.FINAL
 
 
-def test_only_the_requester_can_withdraw_what_has_not_come() -> None:
+def test_only_the_requester_or_an_owner_can_withdraw_what_has_not_come() -> None:
     story = Story()
-    assert story.withdraw("ada", "person").refusal is Refusal.UNKNOWN_INTENT
+    assert story.withdraw("ben", "person").refusal is Refusal.UNKNOWN_INTENT
+    assert story.withdraw("ada", "agent", signed_by="gateway").refusal is Refusal.UNKNOWN_INTENT
     assert story.row is None
+    story.withdraw("ada", "person")
+    assert story.phase is Phase.WITHDRAWN
 
 
 @pytest.mark.parametrize("phase", [Phase.PLANNING, Phase.PENDING, Phase.APPROVED])

@@ -122,6 +122,7 @@ class Journal:
         self._topic = settings.names.of(topics.JOURNAL, executor)
         self._consumer: AIOKafkaConsumer = connection.reader(settings, fetch_max_wait_ms=FETCH_WAIT_MS)
         self._reading = asyncio.Lock()
+        self._readings: dict[int, asyncio.Future[Ledger]] = {}
         self._positions: dict[int, int] = {}
         self._ledgers: dict[int, Ledger] = {}
         self._partitions = 0
@@ -137,6 +138,8 @@ class Journal:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for reading_up in self._readings.values():
+            reading_up.cancel()
         await self._consumer.stop()
 
     @property
@@ -155,7 +158,17 @@ class Journal:
         """The ledger with everything that was durable before this call."""
         if not 0 <= partition < self._partitions:
             raise PartitionsError(f"{self._topic} has no partition {partition}")
+        reading_up = self._readings.get(partition)
+        if reading_up is None:
+            reading_up = self._readings[partition] = asyncio.ensure_future(self._read_up(partition))
+            # Its failure is each waiting caller's to raise; when all are gone it is nobody's.
+            reading_up.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+        return await asyncio.shield(reading_up)
+
+    async def _read_up(self, partition: int) -> Ledger:
+        """One reading for all who called before it began: a ledger read later holds all that was durable at a call."""
         async with self._reading:
+            del self._readings[partition]
             if partition not in self._ledgers:
                 await self._take_up(partition)
             place = TopicPartition(self._topic, partition)

@@ -27,8 +27,8 @@ class ExecutorSettings(BaseModel):
     skew_ms: int = Field(
         1_000, ge=1_000, le=60_000, description="How far executors' clocks may be off; cuts every lease."
     )
-    acts: int = Field(4, ge=1, le=64, description="How many acts may be claimed or run at once.")
-    plans: int = Field(8, ge=1, le=64, description="How many plans may be made at once.")
+    acts: int = Field(16, ge=1, le=64, description="How many acts may be claimed or run at once.")
+    plans: int = Field(16, ge=1, le=64, description="How many plans may be made at once.")
     observations: int = Field(4, ge=1, le=64, description="How many unknown outcomes may be looked at once.")
     world_seconds: float = Field(5.0, gt=0, le=60, description="How long to wait for a newer directory.")
     answer_seconds: float = Field(60.0, gt=0, le=600, description="How long a claim holds its place unanswered.")

@@ -4,6 +4,7 @@ aiokafka shows a topic that a principal may not describe as *empty*, without an 
 its partitions by name first (`require_partitions`).
 """
 
+import asyncio
 import logging
 import ssl
 from collections.abc import Iterable
@@ -100,6 +101,16 @@ async def start(client: AIOKafkaConsumer | AIOKafkaProducer, settings: Settings)
     except BaseException:
         await client.stop()
         raise
+
+
+async def stop(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
+    """Stop a client, also one that was given its partitions only now.
+
+    A consumer cancels its tasks and waits for them; one that had not taken its first step yet would raise a
+    cancellation that nobody asked for.
+    """
+    await asyncio.sleep(0)
+    await client.stop()
 
 
 async def require_partitions(client: AIOKafkaConsumer, topics: Iterable[str]) -> dict[str, int]:

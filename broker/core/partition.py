@@ -104,8 +104,8 @@ class CorePartition:
             await self._decide_what_is_there(producer)
             await self._tick_if_due()
         crashpoints.reached("core.stop.1-told")
-        await consumer.stop()
-        await producer.stop()
+        await connection.stop(consumer)
+        await connection.stop(producer)
 
     # ------------------------------------------------------------ restoring
 

@@ -4,11 +4,12 @@ import time
 from pathlib import Path
 
 import pytest
+from aiokafka import TopicPartition
 from pydantic import SecretStr
 
 from sandbox import ports
 from schemas import topics
-from streams import connection
+from streams import connection, reading
 from streams.errors import ConnectionRefusedByKafkaError, TopicMissingError
 from streams.reading import Surveyor
 from streams.settings import Settings, SettingsError
@@ -72,3 +73,10 @@ async def test_a_topic_that_is_not_there_or_may_not_be_seen_is_an_error_and_not_
     with pytest.raises(TopicMissingError, match="directory"):
         async with WorldView(realm.settings("agent-bot0")):
             raise AssertionError("an agent sees no directory")
+
+
+async def test_a_reader_that_was_given_its_partitions_only_now_stops_like_any_other(realm: House) -> None:
+    consumer = connection.reader(realm.master)
+    await connection.start(consumer, realm.master)
+    reading.assign_at(consumer, {TopicPartition(realm.name(topics.INTENTS), 0): 0})
+    await connection.stop(consumer)

@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help install demo demo-live test check format lock contract clean
+.PHONY: help install demo demo-live test campaign check format lock contract clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,12 @@ demo-live: $(READY) ## the same, and leave it running to play with
 
 test: $(READY) ## every test, on a real Kafka and a real S3 API
 	@$(BIN)/python -m pytest -q
+
+RUNS ?= 200
+SEED ?= 0
+
+campaign: $(READY) ## kill every role and Kafka at every named point and at random: RUNS=200 SEED=0 (docs/survival.md)
+	@$(BIN)/python -m tests.campaign --runs $(RUNS) --seed $(SEED)
 
 check: $(READY) ## ruff, mypy, pyright, import contracts, generated files
 	@$(BIN)/ruff check --quiet . && echo "ruff: clean"

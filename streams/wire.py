@@ -62,10 +62,6 @@ class _Batch:
         except UnicodeDecodeError:
             yield from islice(self._read_patiently(), read, None)
 
-    def __next__(self) -> Any:
-        # So the client takes the one record of a control batch, which ends a transaction.
-        return next(self._batch)
-
     def _read_patiently(self) -> Iterator[Any]:
         batch: Any = _DefaultRecordBatchPy(_batch_at(self._data, self._number))
         batch._maybe_uncompress()  # noqa: SLF001 - else it would replace the buffer later

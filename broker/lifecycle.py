@@ -47,7 +47,7 @@ from schemas.records import (
     Vote,
     Withdrawal,
 )
-from schemas.snapshots import ManifestAction
+from schemas.snapshots import Agent, ManifestAction
 from schemas.timing import LEADER_SKEW_MS
 from schemas.topics import APPROVED, PLANNING, STATUS, Topic
 from schemas.world import World
@@ -92,6 +92,10 @@ class Local:
 
     #: How many of the requester's intents wait or run now.
     open_intents: int = 0
+    #: How many of them were admitted in the minute before this one was asked.
+    in_last_minute: int = 0
+    #: When people last denied the same wish of the same requester.
+    denied_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,9 +293,8 @@ def _admit(case: _Case) -> Step:
         intent = classification.admit(classified.intent, world, classified.asked_at, event.log_time)
     except classification.Refused as refused:
         return _pinned(case, classified, Phase.REFUSED, refused.refusal, refused.reason)
-    if case.local.open_intents >= _max_open(intent, world):
-        reason = "too many of this requester's intents wait already; withdraw some or wait"
-        return _pinned(case, classified, Phase.REFUSED, Refusal.OVERLOADED, reason)
+    if (capped := _capped(case, intent)) is not None:
+        return _pinned(case, classified, Phase.REFUSED, *capped)
     own = classification.classify(intent, classified.facts, None, world, classified.asked_at)
     proposal = classified.classification or policy.deny("no_proposal", "intake said nothing")
     found = policy.stricter(proposal, own)
@@ -308,11 +311,44 @@ def _admit(case: _Case) -> Step:
     return Step(row, "intent.classified", (_ask_for_plan(row, event), _status(row, event)), until=expires_at)
 
 
-def _max_open(intent: Intent, world: World) -> int:
-    for agent in world.directory.agents if world.directory else ():
-        if intent.subject.type == "agent" and agent.id == intent.subject.id:
-            return agent.max_open
-    return MAX_OPEN_OF_A_PERSON
+def _capped(case: _Case, intent: Intent) -> tuple[Refusal, str] | None:
+    """T14: nobody wears people down, by many requests, by fast ones, or by asking again what was denied."""
+    local, agent = case.local, _agent(intent, case.world)
+    if local.open_intents >= (agent.max_open if agent is not None else MAX_OPEN_OF_A_PERSON):
+        return Refusal.OVERLOADED, "too many of this requester's intents wait already; withdraw some or wait"
+    if agent is None:
+        return None
+    if agent.max_per_minute is not None and local.in_last_minute >= agent.max_per_minute:
+        return (
+            Refusal.OVERLOADED,
+            f"more than {agent.max_per_minute} intents within a minute; wait",
+        )
+    if local.denied_at is not None and (left := local.denied_at + 1000 * agent.cool_down - case.event.log_time) > 0:
+        return Refusal.COOL_DOWN, f"people denied the same wish; it may be asked again in {-(-left // 1000)} s"
+    return None
+
+
+def _agent(intent: Intent, world: World) -> Agent | None:
+    if intent.subject.type != "agent" or world.directory is None:
+        return None
+    return next((agent for agent in world.directory.agents if agent.id == intent.subject.id), None)
+
+
+def wish_of(event: Event) -> str | None:
+    """What a new intent asks for, whatever its id: None when it is none, or cannot be read."""
+    if not isinstance(event.record, ClassifiedIntent):
+        return None
+    try:
+        return event.record.intent.read(Intent).content_digest
+    except RecordError:
+        return None
+
+
+def denied_wish_of(row: PendingApproval) -> str | None:
+    """What people were asked for and denied; None of every other row."""
+    if row.phase is not Phase.DENIED or row.question is None:
+        return None
+    return intent_of(row).content_digest
 
 
 def _pinned(case: _Case, classified: ClassifiedIntent, phase: Phase, refusal: Refusal, reason: str | None) -> Step:

@@ -23,6 +23,7 @@ MEANING: Final[dict[Refusal, str]] = {
     Refusal.DUPLICATE: "it was said before",
     Refusal.CONFLICT: "something else was said before under this id",
     Refusal.OVERLOADED: "too much waits already",
+    Refusal.COOL_DOWN: "people denied this a while ago",
     Refusal.STALE_WORLD: "it rests on documents that are no longer in force",
     Refusal.WRONG_ROUND: "it belongs to another round of planning",
     Refusal.WRONG_QUESTION: "the question has changed since: read it again",

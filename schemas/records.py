@@ -208,6 +208,7 @@ class Refusal(StrEnum):
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
     OVERLOADED = "overloaded"
+    COOL_DOWN = "cool_down"
     STALE_WORLD = "stale_world"
     WRONG_ROUND = "wrong_round"
     WRONG_QUESTION = "wrong_question"

@@ -71,6 +71,11 @@ class Agent(Part):
     users: Annotated[tuple[Name, ...], Field(max_length=1024)] = ()
     #: How many of its intents may wait at once.
     max_open: Annotated[int, Field(ge=1, le=10_000)] = 20
+    #: How many of its intents may be admitted within a minute; no bound but `max_open` when absent.
+    max_per_minute: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    #: For how many seconds what people denied is not asked again (the same content, under whatever id). No longer
+    #: than rows are remembered.
+    cool_down: Annotated[int, Field(ge=0, le=24 * 3600)] = 3600
     is_active: bool = True
 
 

@@ -291,6 +291,9 @@ def first_directory(realm: str, agents: Iterable[str], owners: Iterable[str], ke
     ]
     for agent in agents:
         lines += [f"  - id: {agent}", f"    owners: [{', '.join(owners)}]", "    users: []"]
+        lines += ["    max_open: 20                      # how many of its intents may wait at once"]
+        lines += ["    max_per_minute: 60                # how many are admitted within a minute"]
+        lines += ["    cool_down: 3600                   # seconds until what people denied may be asked again"]
     lines += [
         "",
         "groups: []",

@@ -67,7 +67,9 @@ permit (principal, action == Action::"iam.grant", resource);
 DIRECTORY: Final = Directory(
     version=1,
     persons=builders.PERSONS,
-    agents=tuple(Agent(id=bot, owners=("ada",), users=("ada", "ben"), max_open=OPEN_AT_MOST) for bot in BOTS),
+    agents=tuple(
+        Agent(id=bot, owners=("ada",), users=("ada", "ben"), max_open=OPEN_AT_MOST, cool_down=0) for bot in BOTS
+    ),
     groups=builders.GROUPS,
     rotas=("night",),
     keys=(

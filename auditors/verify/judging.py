@@ -118,7 +118,7 @@ EVENTS: Final[dict[str, frozenset[str]]] = {
 }
 """Type of input -> the events it can be when it counts."""
 
-UNCHECKABLE: Final = frozenset({"bad_parameters", "overloaded", "malformed"})
+UNCHECKABLE: Final = frozenset({"bad_parameters", "overloaded", "cool_down", "malformed"})
 """Refusals of an admission that rest on JSON Schema, on counting, or on the checked program's own reading."""
 
 

@@ -154,8 +154,19 @@ class Deciding:
             return
         intent_id = lifecycle.intent_id_of(event.record) or ""
         before = self.rows.get(intent_id)
-        local = Local(open_intents=self.rows.open_of(ids.requester_of(intent_id)))
-        self._apply(intent_id, before, event, local)
+        self._apply(intent_id, before, event, self._local(intent_id, event) if before is None else Local())
+
+    def _local(self, intent_id: str, event: Event) -> Local:
+        """What counts for a new intent: all of its requester's meet here."""
+        requester, wish = ids.requester_of(intent_id), lifecycle.wish_of(event)
+        if wish is None:
+            return Local()
+        asked_at = min(getattr(event.record, "asked_at", event.log_time), event.log_time)
+        return Local(
+            open_intents=self.rows.open_of(requester),
+            in_last_minute=self.rows.asked_before(requester, asked_at),
+            denied_at=self.rows.denied_at(wish),
+        )
 
     def change_world(self, source: Source, log_time: int, statement: Statement) -> None:
         """A live document. SnapshotError: it does not come into force."""

@@ -5,8 +5,9 @@ things needed without decoding (phase, when a tick is due, when the row may be f
 Kafka, in headers, so that restoring decodes nothing.
 """
 
+import bisect
 import heapq
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,10 @@ TIMED: Final = OPEN - {Phase.UNKNOWN}
 """Phases that a tick ends. An `unknown` waits for people, however long."""
 
 
+NOTHING: Final = "-"
+MINUTE_MS: Final = 60_000
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """One row as it lies on Kafka, with what is known without decoding."""
@@ -29,11 +34,15 @@ class Stored:
     phase: Phase
     due: int | None
     ended: int | None
+    asked: int
+    #: Digest of what people denied; `NOTHING` of every other row.
+    denied: str = NOTHING
 
     @classmethod
     def of(cls, row: PendingApproval) -> "Stored":
         """A row to be written."""
-        return cls(row.to_bytes(), row.phase, lifecycle.due_at(row), row.ended_at)
+        denied = lifecycle.denied_wish_of(row) or NOTHING
+        return cls(row.to_bytes(), row.phase, lifecycle.due_at(row), row.ended_at, row.asked_at, denied)
 
     @classmethod
     def read(cls, headers: Headers, value: bytes) -> "Stored":
@@ -46,15 +55,19 @@ class Stored:
         try:
             phase = Phase(known["phase"].decode())
             due, ended = (int(known[name]) if name in known else None for name in ("due", "ended"))
+            asked = int(known["asked"])
+            denied = known["denied"].decode() if phase is Phase.DENIED else NOTHING
         except (KeyError, ValueError):
             return cls.of(PendingApproval.from_bytes(value))
         if (due is not None) != (phase in TIMED) or (ended is not None) != (phase in FINAL):
             return cls.of(PendingApproval.from_bytes(value))
-        return cls(value, phase, due, ended)
+        return cls(value, phase, due, ended, asked, denied)
 
     def headers(self) -> list[tuple[str, bytes]]:
         """The hints."""
-        hints = [("phase", self.phase.value.encode())]
+        hints = [("phase", self.phase.value.encode()), ("asked", str(self.asked).encode())]
+        if self.phase is Phase.DENIED:
+            hints.append(("denied", self.denied.encode()))
         hints += [(name, str(at).encode()) for name, at in (("due", self.due), ("ended", self.ended)) if at is not None]
         return hints
 
@@ -70,6 +83,10 @@ class Rows:
         """Empty."""
         self._rows: dict[str, Stored] = {}
         self._open: Counter[str] = Counter()
+        #: When each requester's admitted intents were asked, in order.
+        self._asked: defaultdict[str, list[int]] = defaultdict(list)
+        #: By what people denied: whose rows say so.
+        self._denied: defaultdict[str, set[str]] = defaultdict(set)
         self._due = _Agenda()
         self._old = _Agenda()
 
@@ -83,9 +100,9 @@ class Rows:
 
     def put(self, intent_id: str, stored: Stored) -> None:
         """Remember a row."""
-        self._count(intent_id, -1)
+        self._forget(intent_id)
         self._rows[intent_id] = stored
-        self._count(intent_id, +1)
+        self._remember(intent_id, stored)
         self._due.put(intent_id, stored.due)
         # Both the row's end and the id's time must be old enough (`ids.is_forgettable`).
         ended = stored.ended
@@ -93,7 +110,7 @@ class Rows:
 
     def drop(self, intent_id: str) -> None:
         """Forget a row."""
-        self._count(intent_id, -1)
+        self._forget(intent_id)
         self._rows.pop(intent_id, None)
         self._due.put(intent_id, None)
         self._old.put(intent_id, None)
@@ -101,6 +118,20 @@ class Rows:
     def open_of(self, requester: str) -> int:
         """How many of a requester's intents have not ended."""
         return self._open[requester]
+
+    def asked_before(self, requester: str, at: int) -> int:
+        """How many of a requester's admitted intents were asked in the minute up to this time."""
+        times = self._asked.get(requester, [])
+        return bisect.bisect_right(times, at) - bisect.bisect_right(times, at - MINUTE_MS)
+
+    def denied_at(self, wish: str) -> int | None:
+        """When people last denied exactly this."""
+        ends = []
+        for intent_id in sorted(self._denied.get(wish, ())):
+            ended = self._rows[intent_id].ended
+            if self._is_as_hinted(intent_id) and ended is not None:
+                ends.append(ended)
+        return max(ends, default=None)
 
     def first_due(self) -> int | None:
         """When the next tick is needed."""
@@ -127,13 +158,36 @@ class Rows:
             self.put(intent_id, true)
         return true == stored
 
-    def _count(self, intent_id: str, change: int) -> None:
+    def _remember(self, intent_id: str, stored: Stored) -> None:
+        """Count a row in, where it counts: a function of the rows alone, so that a restart changes no answer."""
+        requester = ids.requester_of(intent_id)
+        if stored.phase in OPEN:
+            self._open[requester] += 1
+        if stored.phase is not Phase.REFUSED:
+            bisect.insort(self._asked[requester], stored.asked)
+        if stored.denied != NOTHING:
+            self._denied[stored.denied].add(intent_id)
+
+    def _forget(self, intent_id: str) -> None:
+        """Count it out again."""
         stored = self._rows.get(intent_id)
-        if stored is not None and stored.phase in OPEN:
-            requester = ids.requester_of(intent_id)
-            self._open[requester] += change
+        if stored is None:
+            return
+        requester = ids.requester_of(intent_id)
+        if stored.phase in OPEN:
+            self._open[requester] -= 1
             if not self._open[requester]:
                 del self._open[requester]
+        if stored.phase is not Phase.REFUSED:
+            times = self._asked[requester]
+            del times[bisect.bisect_left(times, stored.asked)]
+            if not times:
+                del self._asked[requester]
+        if stored.denied != NOTHING:
+            alike = self._denied[stored.denied]
+            alike.discard(intent_id)
+            if not alike:
+                del self._denied[stored.denied]
 
 
 class _Agenda:

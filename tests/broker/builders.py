@@ -390,6 +390,8 @@ class Story:
     at: int = T0
     row: PendingApproval | None = None
     open_intents: int = 0
+    in_last_minute: int = 0
+    denied_at: int | None = None
     intent: Intent = field(default_factory=an_intent)
     steps: list[Step] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -408,10 +410,11 @@ class Story:
 
     def decide(self, event: Event) -> Step:
         before = self.row
-        step = lifecycle.decide(before, event, self.world, Local(self.open_intents))
+        local = Local(self.open_intents, self.in_last_minute, self.denied_at)
+        step = lifecycle.decide(before, event, self.world, local)
         if self.is_told_twice:
             # The same inputs give the same bytes.
-            again = lifecycle.decide(before, event, self.world, Local(self.open_intents))
+            again = lifecycle.decide(before, event, self.world, local)
             assert said_bytes(again) == said_bytes(step)
         audit = self.chain.of_step(before, event, step, self.world)
         assert len(audit.to_bytes()) > 0

@@ -77,7 +77,7 @@ def test_a_lying_hint_makes_nothing_due_and_is_put_right() -> None:
     rows = Rows()
     row = a_row(due=T0 + HOUR)
     stored = Stored.of(row)
-    rows.put(row.intent_id, Stored(stored.value, Phase.PENDING, T0, None))
+    rows.put(row.intent_id, Stored(stored.value, Phase.PENDING, T0, None, row.asked_at))
     assert list(rows.due_before(T0 + 1)) == []
     assert rows.first_due() == due(T0 + HOUR)
     assert list(rows.due_before(due(T0 + HOUR) + 1)) == [row.intent_id]
@@ -87,7 +87,7 @@ def test_a_lying_hint_makes_nothing_forgotten() -> None:
     rows = Rows()
     row = a_row(phase=Phase.UNKNOWN)
     stored = Stored.of(row)
-    rows.put(row.intent_id, Stored(stored.value, Phase.DENIED, None, T0))
+    rows.put(row.intent_id, Stored(stored.value, Phase.DENIED, None, T0, row.asked_at))
     assert list(rows.forgettable(T0 + 30 * DAY)) == []
     assert rows.open_of("bot") == 1
     assert list(rows.forgettable(T0 + 60 * DAY)) == []

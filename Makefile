@@ -6,7 +6,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help install demo demo-live test campaign check format lock contract clean
+# Every target is a command, none a file.
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\#.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +36,8 @@ SEED ?= 0
 
 campaign: $(READY) ## kill every role and Kafka at every named point and at random: RUNS=200 SEED=0 (docs/survival.md)
 	@$(BIN)/python -m tests.campaign --runs $(RUNS) --seed $(SEED)
+bench: $(READY) ## figures of this commit on this machine, beside bare aiokafka and a PostgreSQL queue
+	@$(BIN)/python -m bench
 
 check: $(READY) ## ruff, mypy, pyright, import contracts, generated files
 	@$(BIN)/ruff check --quiet . && echo "ruff: clean"

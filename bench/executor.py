@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from executors.contract import Act, Finding, Observation, Plugin
+from executors.contract import Act, Executor, Finding, Observation, Plugin
 from executors.process import serve
 from schemas.records import Intent, JournalEntry, Plan, Receipt, Reversibility, Round
 from streams import process
@@ -45,11 +45,15 @@ class Nothing:
         del intent, plan, grant_digest, journal
         return Observation(Finding.UNKNOWN, "nothing was to be done")
 
+    async def tidy(self, now: int) -> None:
+        """Planning leaves nothing."""
+        del now
+
     async def aclose(self) -> None:
         """Nothing is open."""
 
 
-async def _open(_: Mapping[str, str]) -> Nothing:
+async def _open(_: Mapping[str, str]) -> Executor:
     return Nothing()
 
 

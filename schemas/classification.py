@@ -82,9 +82,9 @@ def _require_requester(intent: Intent, world: World) -> None:
     if directory is None:
         raise Refused(Refusal.UNKNOWN_AGENT, "no directory is in force")
     if intent.subject.type == "agent":
-        if not any(agent.id == intent.subject.id and agent.is_active for agent in directory.agents):
+        if intent.subject.id not in directory.active_agents:
             raise Refused(Refusal.UNKNOWN_AGENT, f"{intent.subject.id} is not an active agent of the directory")
-    elif not any(person.id == intent.subject.id and person.is_active for person in directory.persons):
+    elif intent.subject.id not in directory.active_persons:
         raise Refused(Refusal.UNKNOWN_PERSON, f"{intent.subject.id} is not an active person of the directory")
 
 
@@ -139,7 +139,7 @@ def _escaped(step: str) -> str:
 
 
 def _validator_of(action: ManifestAction) -> jsonschema_rs.Draft202012Validator:
-    validator = _validator(canonical.encode(action.parameters))
+    validator = _validator(action.parameters_bytes)
     if validator is None:
         raise Refused(Refusal.BAD_PARAMETERS, f"the manifest's JSON Schema of {action.name} is broken; correct it")
     return validator

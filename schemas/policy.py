@@ -48,6 +48,8 @@ _MEASURES: Final = {"integer": "Long", "string": "String", "boolean": "Boolean"}
 MAX_RULES: Final = 64
 MAX_GROUPS: Final = 16
 MAX_PLACES: Final = 32
+ANSWERS: Final = 4096
+"""How many answers of Cedar are remembered, a few hundred bytes each."""
 
 
 class PolicyError(ValueError):
@@ -65,9 +67,12 @@ class Obligation:
     within: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rulebook:
-    """Parsed policies and the schema they were checked against. Immutable handles: swap a reference to reload."""
+    """Parsed policies and the schema they were checked against. Immutable handles: swap a reference to reload.
+
+    One is itself and no other's equal, so that what it answered can be remembered.
+    """
 
     policies: cedarpy.PolicySet
     schema: cedarpy.Schema
@@ -280,7 +285,14 @@ def evaluate(book: Rulebook, intent: Intent, facts: Iterable[Fact], plan: Plan |
         "resource": _entity("Resource", f"{intent.resource.type}/{intent.resource.id}"),
         "context": _context(intent, known, unknown, plan, log_time),
     }
-    answer = cedarpy.is_authorized(request, book.policies, "[]", schema=book.schema)
+    found = _answered(book, json.dumps(request, ensure_ascii=False, sort_keys=True))
+    return _raised(found, unknown) if unknown and found.effect is not Effect.DENY else found
+
+
+@lru_cache(maxsize=ANSWERS)
+def _answered(book: Rulebook, request: str) -> Classification:
+    """The same question gets the same answer: each intent is judged up to four times, a burst asks alike."""
+    answer = cedarpy.is_authorized(json.loads(request), book.policies, "[]", schema=book.schema)
     # Cedar skips a policy that errs and may still allow: an error, or no decision, is a deny.
     if answer.diagnostics.errors or answer.decision is cedarpy.Decision.NoDecision:
         errors = "; ".join(sorted(answer.diagnostics.errors))
@@ -295,8 +307,7 @@ def evaluate(book: Rulebook, intent: Intent, facts: Iterable[Fact], plan: Plan |
             rules=tuple(sorted(book.denials[policy_id] for policy_id in reasons))[:MAX_RULES],
             reason="a rule forbids this",
         )
-    combined = _combine(book.obligations[policy_id] for policy_id in reasons)
-    return _raised(combined, unknown) if unknown else combined
+    return _combine(book.obligations[policy_id] for policy_id in reasons)
 
 
 def _known_facts(facts: Iterable[Fact]) -> dict[str, Json]:

@@ -21,7 +21,7 @@ def may_sit(person: str, of: str, directory: Directory, rosters: Sequence[Roster
     `rosters` are the versions known, oldest first; the newest counts. The directory says which groups and rotas a
     roster may fill at all. Unknown group, missing roster, inactive person: no (law 6).
     """
-    if not any(known.id == person and known.is_active for known in directory.persons):
+    if person not in directory.active_persons:
         return False
     kind, _, name = of.partition(":")
     if kind == "group":

@@ -5,10 +5,12 @@ Each is a numbered snapshot that names its predecessor's digest and is signed by
 monotone, audited, in force without a restart. No I/O.
 """
 
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from schemas import canonical
 from schemas.record import (
     ActionName,
     Count,
@@ -112,6 +114,16 @@ class Directory(Snapshot):
     rotas: Annotated[tuple[Name, ...], Field(max_length=2_000)] = ()
     keys: Annotated[tuple[Key, ...], Field(max_length=20_000)] = ()
 
+    @cached_property
+    def active_persons(self) -> frozenset[str]:
+        """The ids of everybody who is active."""
+        return frozenset(person.id for person in self.persons if person.is_active)
+
+    @cached_property
+    def active_agents(self) -> frozenset[str]:
+        """The ids of the agents that are active."""
+        return frozenset(agent.id for agent in self.agents if agent.is_active)
+
     @model_validator(mode="after")
     def _names_are_unique_and_known(self) -> Self:
         persons = [person.id for person in self.persons]
@@ -190,6 +202,11 @@ class ManifestAction(Part):
     lease: Seconds
     #: How long after the lease writes may still land at the provider.
     settle: Seconds
+
+    @cached_property
+    def parameters_bytes(self) -> bytes:
+        """The JSON Schema's canonical bytes."""
+        return canonical.encode(self.parameters)
 
     @field_validator("parameters")
     @classmethod

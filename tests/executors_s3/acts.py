@@ -168,7 +168,7 @@ def grant(
         classified=state(classified, SIGNER, REALM),
         plan=state(plan, SIGNER, REALM),
         instance="instance-1",
-        executor="s3",
+        executor=plan.executor,
         claim=PLACE,
         granted_at=now(),
         lease_until=dies_at + 10_000,

@@ -21,8 +21,11 @@ class Cut:
 
 
 @asynccontextmanager
-async def cutting(endpoint: str, match: bytes, after: int) -> AsyncIterator[Cut]:
-    """Relay to `endpoint`; lose the answers to requests that start with `match`, from number `after` on."""
+async def cutting(endpoint: str, match: bytes, after: int, inside: bytes = b"") -> AsyncIterator[Cut]:
+    """Relay to `endpoint`; lose the answers to requests that start with `match`, from number `after` on.
+
+    `inside`: and that hold this in their body.
+    """
     there = urlsplit(endpoint)
     cut = Cut("")
 
@@ -30,9 +33,10 @@ async def cutting(endpoint: str, match: bytes, after: int) -> AsyncIterator[Cut]
         onward, back = await asyncio.open_connection(there.hostname, there.port)
         try:
             while head := await _head(reader):
-                is_match = head.startswith(match)
+                sent = await reader.readexactly(_length(head))
+                is_match = head.startswith(match) and inside in sent
                 cut.matched += is_match
-                back.write(head + await reader.readexactly(_length(head)))
+                back.write(head + sent)
                 answer = await _head(onward)
                 if is_match and cut.matched >= after:
                     return

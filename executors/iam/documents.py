@@ -1,0 +1,198 @@
+"""What a policy's document grants, as far as it can be told without asking whether a request would be allowed. No I/O.
+
+Two documents are compared by what stands in them: a right counts as held already only if an Allow is there for the same
+action that surely covers the resource and asks for no more. Denials and conditions are never weighed to make a grant
+look smaller.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from executors.iam.levels import Levels, matcher
+
+EVERYTHING: Final = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One resource under one condition, on which an action is allowed."""
+
+    resource: str
+    #: The condition's text; empty when there is none.
+    condition: str
+
+    def covers(self, other: "Right") -> bool:
+        """Whether whoever holds this surely holds `other`."""
+        if self.condition and self.condition != other.condition:
+            return False
+        if self.resource in {EVERYTHING, other.resource}:
+            return True
+        # A question mark of ours could take a star of theirs for one character.
+        is_comparable = "?" not in self.resource and not self.resource.startswith("not ")
+        return is_comparable and not other.resource.startswith("not ") and _is_within(other.resource, self.resource)
+
+
+def _is_within(resource: str, pattern: str) -> bool:
+    return matcher(pattern).fullmatch(resource) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of a document, in one form whatever it was written in."""
+
+    effect: str
+    actions: tuple[str, ...]
+    not_actions: tuple[str, ...]
+    rights: tuple[Right, ...]
+
+    def allowed(self, levels: Levels) -> frozenset[str]:
+        """The actions that it speaks of."""
+        if self.not_actions:
+            return levels.all_but(_union(levels, self.not_actions))
+        return _union(levels, self.actions)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One policy's text."""
+
+    #: SHA-256 of the text, its members sorted.
+    digest: str
+    statements: tuple[Statement, ...]
+
+    @classmethod
+    def of(cls, text: Mapping[str, Any]) -> Self:
+        """The document as the provider gave it."""
+        return cls(digest_of(text), tuple(_statement(each) for each in _several(text.get("Statement", []))))
+
+    @property
+    def allows(self) -> Iterator[Statement]:
+        """The statements that allow."""
+        return (each for each in self.statements if each.effect == "Allow")
+
+    @property
+    def denies(self) -> int:
+        """How many statements deny."""
+        return sum(each.effect != "Allow" for each in self.statements)
+
+    def says(self) -> str:
+        """The document in words of ASCII, statement by statement."""
+        return "; ".join(_words(each) for each in self.statements)
+
+
+Grants = Mapping[str, frozenset[Right]]
+"""By action: on what, and when."""
+
+
+def grants(documents: Iterable[Document], levels: Levels) -> Grants:
+    """What the documents' Allow statements allow together."""
+    found: dict[str, set[Right]] = {}
+    for document in documents:
+        for statement in document.allows:
+            for action in statement.allowed(levels):
+                found.setdefault(action, set()).update(statement.rights)
+    return {action: frozenset(rights) for action, rights in found.items()}
+
+
+def beyond(given: Grants, held: Grants) -> dict[str, frozenset[Right]]:
+    """What `given` allows and `held` does not surely allow already."""
+    found: dict[str, frozenset[Right]] = {}
+    for action, rights in given.items():
+        have = held.get(action, frozenset())
+        if more := frozenset(right for right in rights if not any(each.covers(right) for each in have)):
+            found[action] = more
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Who can become a role."""
+
+    digest: str
+    principals: tuple[str, ...]
+    #: Everybody may, if only the conditions hold.
+    is_open: bool
+    other_accounts: bool
+
+    @classmethod
+    def of(cls, text: Mapping[str, Any], account: str) -> Self:
+        """The trust policy of a role of `account`. Conditions are not weighed: they count as if they held."""
+        named: set[str] = set()
+        for statement in _several(text.get("Statement", [])):
+            if statement.get("Effect") == "Allow":
+                named |= set(_principals(statement))
+        return cls(
+            digest_of(text),
+            tuple(sorted(named)),
+            is_open=any(name.endswith((" *", "anyone but")) for name in named),
+            other_accounts=any(_is_foreign(name, account) for name in named),
+        )
+
+
+def text_of(value: object) -> str:
+    """Any JSON, its members sorted: policies may hold what our own canonical form has no place for."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def digest_of(value: object) -> str:
+    """SHA-256 of any JSON, its members sorted."""
+    return hashlib.sha256(text_of(value).encode()).hexdigest()
+
+
+def _union(levels: Levels, patterns: Iterable[str]) -> frozenset[str]:
+    return frozenset().union(*(levels.expand(pattern) for pattern in patterns))
+
+
+def _statement(said: Mapping[str, Any]) -> Statement:
+    condition = json.dumps(said["Condition"], sort_keys=True) if said.get("Condition") else ""
+    excluded = _texts(said.get("NotResource"))
+    resources = (f"not {' '.join(sorted(excluded))}",) if excluded else _texts(said.get("Resource")) or (EVERYTHING,)
+    return Statement(
+        # Law 6: what is not surely a denial counts as a grant.
+        effect="Deny" if said.get("Effect") == "Deny" else "Allow",
+        actions=_texts(said.get("Action")),
+        not_actions=_texts(said.get("NotAction")),
+        rights=tuple(Right(resource, condition) for resource in resources),
+    )
+
+
+def _words(statement: Statement) -> str:
+    actions = ", ".join(statement.actions) or f"everything but {', '.join(statement.not_actions)}"
+    resources = ", ".join(sorted({right.resource for right in statement.rights}))
+    condition = next((f" if {right.condition}" for right in statement.rights if right.condition), "")
+    return ascii(f"{statement.effect} {actions} on {resources}{condition}")[1:-1]
+
+
+def _principals(statement: Mapping[str, Any]) -> Iterator[str]:
+    if "NotPrincipal" in statement:
+        yield "anyone but"
+    principal = statement.get("Principal")
+    if isinstance(principal, str):
+        yield f"AWS {principal}"
+    elif isinstance(principal, Mapping):
+        for kind, names in principal.items():
+            yield from (f"{kind} {name}" for name in _texts(names))
+
+
+def _is_foreign(principal: str, account: str) -> bool:
+    kind, _, name = principal.partition(" ")
+    if kind != "AWS":
+        return kind == "Federated" and not _is_of(name, account)
+    return name != EVERYTHING and not _is_of(name, account)
+
+
+def _is_of(name: str, account: str) -> bool:
+    return name == account or f"::{account}:" in name
+
+
+def _several(value: Any) -> Sequence[Mapping[str, Any]]:
+    return value if isinstance(value, list) else [value]
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return tuple(str(each) for each in value) if isinstance(value, list) else (str(value),)

@@ -1,0 +1,264 @@
+"""From what IAM says of an identity and a policy to a plan, and from a plan to what differs from it. No I/O.
+
+Numbers err to the grave side: what cannot be compared counts as new, what is in no list of AWS's as unclassified, and
+a permissions boundary makes no number smaller; it is told beside them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from executors.contract import TargetMissingError
+from executors.iam.client import Look
+from executors.iam.documents import EVERYTHING, Right, beyond, digest_of, grants, text_of
+from executors.iam.levels import ESCALATING, Level, Levels
+from executors.iam.parameters import Attachment
+from schemas.record import Scalar
+from schemas.records import Change, Fingerprint, Intent, ListLeaf, Plan, Reversibility, Round
+
+MAX_NAMED: Final = 20
+"""More actions than this are named service by service."""
+MAX_SERVICES: Final = 12
+MAX_TEXT: Final = 1500
+MAX_WHO: Final = 600
+NONE: Final = "none"
+
+_MEASURES: Final = {
+    Level.LIST: "list_actions",
+    Level.READ: "read_actions",
+    Level.TAGGING: "tagging_actions",
+    Level.WRITE: "write_actions",
+    Level.UNCLASSIFIED: "unclassified_actions",
+    Level.PERMISSIONS: "permissions_actions",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What the identity would have more, or less, than now."""
+
+    #: By action, on what and when.
+    actions: dict[str, frozenset[Right]]
+    by_level: dict[Level, tuple[str, ...]]
+    #: Those that the boundary allows on nothing: without effect while it stands.
+    beyond_boundary: int
+
+    @classmethod
+    def of(cls, look: Look, levels: Levels) -> "Rights":
+        """The rights that come or go with the policy."""
+        identity, policy = look.identity, look.policy
+        others = [each.document for each in identity.held.attached if each.arn != policy.arn]
+        others += [each.document for each in identity.held.inline]
+        held = grants([*others, *identity.through_groups], levels)
+        actions = beyond(grants([policy.document], levels), held)
+        by_level: dict[Level, list[str]] = {}
+        for action in sorted(actions):
+            by_level.setdefault(levels.of(action), []).append(action)
+        inside = None if identity.boundary is None else grants([identity.boundary.document], levels)
+        return cls(
+            actions,
+            {level: tuple(names) for level, names in by_level.items()},
+            0 if inside is None else sum(action not in inside for action in actions),
+        )
+
+    @property
+    def escalating(self) -> list[str]:
+        """Those by which a holder may come to more."""
+        return sorted(ESCALATING & self.actions.keys())
+
+    @property
+    def services(self) -> int:
+        """How many services they are of."""
+        return len({action.partition(":")[0] for action in self.actions})
+
+    @property
+    def is_unbounded(self) -> bool:
+        """Whether one of them is for every resource."""
+        return any(right.resource == EVERYTHING for rights in self.actions.values() for right in rights)
+
+
+def plan(wanted: Attachment, look: Look, levels: Levels, intent: Intent, round_: Round, now: int) -> Plan:
+    """The plan of `wanted` as IAM is. TargetMissingError when there is none."""
+    require_plannable(wanted, look)
+    rights = Rights.of(look, levels)
+    return Plan(
+        round=round_,
+        intent=intent.digest,
+        executor="iam",
+        manifest=0,  # which version is in force is for the runner to say
+        summary=_cut(_summary(wanted, look, rights), 2000),
+        changes=(Change(verb=wanted.verb, target=wanted.identity, detail=_detail(wanted, look, rights)),),
+        lists=(_leaf(rights),),
+        fingerprints=fingerprints(look),
+        measures=_measures(wanted, look, rights),
+        reversibility=Reversibility.EXACT,
+        undo=(
+            f"{wanted.inverse} with the same identity and policy restores what is attached now. "
+            "What was done with the rights in between stays done."
+        ),
+        planned_at=now,
+    )
+
+
+def require_plannable(wanted: Attachment, look: Look) -> None:
+    """Raise TargetMissingError when there is nothing to plan, saying why."""
+    if look.identity.arn != wanted.identity:
+        raise TargetMissingError(f"the {wanted.kind} of that name is {look.identity.arn}, not {wanted.identity}")
+    if look.is_attached and wanted.verb == "attach":
+        raise TargetMissingError(f"{wanted.policy} is attached to {wanted.identity} already")
+    if not look.is_attached and wanted.verb == "detach":
+        raise TargetMissingError(f"{wanted.policy} is not attached to {wanted.identity}")
+
+
+def fingerprints(look: Look) -> tuple[Fingerprint, ...]:
+    """What must be the same when the plan is carried out."""
+    identity, policy = look.identity, look.policy
+    marks = {
+        identity.arn: identity.unique_id,
+        f"{identity.arn} attached": attached_digest(each.arn for each in identity.held.attached),
+        f"{identity.arn} policies": digest_of(
+            [
+                *([each.arn, each.version, each.document.digest] for each in identity.held.attached),
+                *([each.name, each.document.digest] for each in identity.held.inline),
+                *(document.digest for document in identity.through_groups),
+            ]
+        ),
+        f"{identity.arn} boundary": NONE
+        if identity.boundary is None
+        else f"{identity.boundary.arn} {identity.boundary.version} {identity.boundary.document.digest}",
+        f"{identity.arn} holders": digest_of([identity.trust.digest if identity.trust else "", list(identity.related)]),
+        policy.arn: f"{policy.version} {policy.document.digest}",
+    }
+    return tuple(Fingerprint(target=target, value=value) for target, value in marks.items())
+
+
+def attached_digest(arns: Iterable[str]) -> str:
+    """What binds the set of attached policies, whatever stands in them."""
+    return digest_of(sorted(arns))
+
+
+def difference(wanted: Attachment, look: Look, plan_: Plan) -> str | None:
+    """What differs from the plan, in words; None when everything is as planned."""
+    planned = {mark.target: mark.value for mark in plan_.fingerprints}
+    changed = [mark.target for mark in fingerprints(look) if planned.get(mark.target) != mark.value]
+    if not changed:
+        return None
+    words = {
+        wanted.identity: "it is another identity of the same name",
+        f"{wanted.identity} attached": "other policies are attached to it",
+        f"{wanted.identity} policies": "its policies say something else",
+        f"{wanted.identity} boundary": "its permissions boundary is another",
+        f"{wanted.identity} holders": "others can use it",
+        wanted.policy: f"{wanted.policy} has another default version or text ({look.policy.version})",
+    }
+    return f"{wanted.identity}: {'; '.join(words.get(target, target) for target in changed)}"
+
+
+def _measures(wanted: Attachment, look: Look, rights: Rights) -> dict[str, Scalar]:
+    identity, trust = look.identity, look.identity.trust
+    holders = len(trust.principals) if trust else len(identity.related) if wanted.kind == "group" else 1
+    return {
+        "actions": len(rights.actions),
+        **{measure: len(rights.by_level.get(level, ())) for level, measure in _MEASURES.items()},
+        "services": rights.services,
+        "escalations": len(rights.escalating),
+        "denies": look.policy.document.denies,
+        "beyond_boundary": rights.beyond_boundary,
+        "holders": holders,
+        "pass_role": "iam:PassRole" in rights.actions,
+        "all_resources": rights.is_unbounded,
+        "has_boundary": identity.boundary is not None,
+        "aws_managed": wanted.is_aws_managed,
+        "trusts_anyone": trust is not None and trust.is_open,
+        "trusts_other_accounts": trust is not None and trust.other_accounts,
+    }
+
+
+def _detail(wanted: Attachment, look: Look, rights: Rights) -> dict[str, Scalar]:
+    policy = look.policy
+    return {
+        "policy": policy.arn,
+        "version": policy.version,
+        "document": policy.document.digest,
+        "says": _cut(policy.document.says(), MAX_TEXT),
+        **{_MEASURES[level]: f"{len(names)}: {named(names)}" for level, names in rights.by_level.items()},
+        **({"escalations": ", ".join(rights.escalating)} if rights.escalating else {}),
+        "holders": _cut(ascii(_holders(wanted, look))[1:-1], MAX_WHO),
+        "boundary": look.identity.boundary.arn if look.identity.boundary else NONE,
+    }
+
+
+def _summary(wanted: Attachment, look: Look, rights: Rights) -> str:
+    gains = wanted.verb == "attach"
+    first, second = ("Attach", "to") if gains else ("Detach", "from")
+    sentences = [
+        f"{first} {wanted.policy} ({look.policy.version}) {second} {wanted.identity}.",
+        _gist(rights, gains=gains),
+    ]
+    if rights.escalating:
+        sentences.append(
+            f"{'WAYS TO MORE RIGHTS' if gains else 'Among them ways to more rights'}: {named(rights.escalating)}."
+        )
+    if rights.is_unbounded and gains:
+        sentences.append("Some of it is for every resource.")
+    if denies := look.policy.document.denies:
+        # Taking a denial away may grant what no list of allowed actions shows.
+        effect = "what they forbid is forbidden" if gains else "WHAT THEY FORBADE MAY BECOME ALLOWED"
+        sentences.append(f"{denies} of its statements deny: {effect}.")
+    if boundary := look.identity.boundary:
+        sentences.append(
+            f"The permissions boundary {boundary.arn} leaves {rights.beyond_boundary} of {len(rights.actions)} without "
+            "effect as long as it stands."
+        )
+    if wanted.is_aws_managed:
+        sentences.append("AWS writes this policy and may change it at any time.")
+    sentences.append(_holders(wanted, look))
+    return ascii(" ".join(sentences))[1:-1]
+
+
+def _gist(rights: Rights, *, gains: bool) -> str:
+    verb = "grants" if gains else "takes away"
+    if not rights.actions:
+        return f"It {verb} no action that other policies do not allow already."
+    counts = ", ".join(
+        f"{len(rights.by_level[level])} {level.value.lower()}" for level in reversed(Level) if level in rights.by_level
+    )
+    return f"It {verb} {len(rights.actions)} actions of {rights.services} services: {counts}."
+
+
+def _holders(wanted: Attachment, look: Look) -> str:
+    identity = look.identity
+    if wanted.kind == "group":
+        return f"{len(identity.related)} users are in the group: {', '.join(identity.related) or 'nobody'}."
+    if identity.trust is None:
+        return f"The user is in {len(identity.related)} groups."
+    principals = ", ".join(identity.trust.principals) or "nobody"
+    warning = "ANYONE, if only the conditions hold; " if identity.trust.is_open else ""
+    foreign = "OTHER ACCOUNTS; " if identity.trust.other_accounts else ""
+    return f"Can assume the role: {warning}{foreign}{principals}."
+
+
+def named(actions: Iterable[str]) -> str:
+    """The actions by name when they are few, else how many of which service."""
+    names = sorted(actions)
+    if len(names) <= MAX_NAMED:
+        return ", ".join(names)
+    counts: dict[str, int] = {}
+    for name in names:
+        service = name.partition(":")[0]
+        counts[service] = counts.get(service, 0) + 1
+    most = sorted(counts, key=lambda service: (-counts[service], service))
+    shown = ", ".join(f"{service} {counts[service]}" for service in most[:MAX_SERVICES])
+    return shown if len(most) <= MAX_SERVICES else f"{shown}, and {len(most) - MAX_SERVICES} services more"
+
+
+def _leaf(rights: Rights) -> ListLeaf:
+    rows = [
+        [action, sorted([right.resource, right.condition] for right in on)]
+        for action, on in sorted(rights.actions.items())
+    ]
+    return ListLeaf(name="actions", count=len(rows), bytes=len(text_of(rows)), digest=digest_of(rows))
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 40]} ... ({len(text)} characters in all)"

@@ -8,6 +8,7 @@ READY := .venv/.ready
 
 # Every target is a command, none a file.
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\#.*/\1/p' $(firstword $(MAKEFILE_LIST)))
+.PHONY: help install demo demo-live test campaign check format lock contract golden clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -54,6 +55,9 @@ format: $(READY) ## ruff format, and its safe fixes
 
 contract: $(READY) ## generate schemas/json, schemas/asyncapi.json and schemas/vectors anew
 	@$(BIN)/python -m schemas.contract
+
+golden: $(READY) ## the golden trail anew, after a change of rules that was meant (docs/audit.md)
+	@$(BIN)/python -m tests.golden.make
 
 lock: ## resolve all dependencies anew, for every supported Python
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

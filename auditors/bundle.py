@@ -119,21 +119,56 @@ class BundleWriter:
         self.counts[topic] += 1
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One record of a bundle, as it lay on Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    value: bytes | None
+
+
 def values(folder: Path, topic: str) -> Iterator[bytes]:
     """The values of a topic in a bundle, in their order; tombstones left out."""
+    return (record.value for record in records(folder, topic) if record.value is not None)
+
+
+def records(folder: Path, topic: str) -> Iterator[Kept]:
+    """The records of a topic in a bundle, in their order."""
     file = folder / f"{topic}{SUFFIX}"
     try:
         with file.open("rb") as stream:
             for number, line in enumerate(stream, 1):
-                if (value := _value(line, f"{file.name}:{number}")) is not None:
-                    yield value
+                yield parse(line, f"{file.name}:{number}")
     except OSError as exc:
         raise BundleError(f"{file}: {exc.strerror}; `keyturn audit export` makes a bundle") from exc
 
 
-def _value(line: bytes, where: str) -> bytes | None:
+def holds(folder: Path, topic: str) -> bool:
+    """Whether this topic was collected."""
+    return (folder / f"{topic}{SUFFIX}").is_file()
+
+
+def parse(line: bytes, where: str) -> Kept:
+    """The record of one line. BundleError, with `where` it stands, when it is none."""
     try:
-        value = json.loads(line)["value"]
-        return base64.b64decode(value, validate=True) if value is not None else None
+        members = json.loads(line)
+        return Kept(
+            topic=str(members["topic"]),
+            partition=int(members["partition"]),
+            offset=int(members["offset"]),
+            timestamp=int(members["timestamp"]),
+            key=_data(members["key"]),
+            headers=tuple((str(name), _data(value)) for name, value in members["headers"]),
+            value=_data(members["value"]),
+        )
     except (ValueError, KeyError, TypeError) as exc:
         raise BundleError(f"{where}: not a record of a bundle; `keyturn audit verify` says more") from exc
+
+
+def _data(text: str | None) -> bytes | None:
+    return base64.b64decode(text, validate=True) if text is not None else None

@@ -1,7 +1,7 @@
 """Reads Kafka into a bundle, and follows the trail. Read-committed, without a group, up to the end there was.
 
-The order matters: what executors were told first, then the trail, then inputs and world. So whatever the first part
-holds must be on the trail, and whatever the trail cites must be in the last part.
+The order matters: what executors were told and the rows first, then the trail, then inputs and world. So whatever the
+first part holds must be on the trail, and whatever the trail cites must be in the last part.
 """
 
 from collections.abc import AsyncGenerator, Iterable
@@ -29,7 +29,8 @@ async def collect(settings: Settings, into: BundleWriter) -> None:
     await connection.start(consumer, settings)
     try:
         said = await _approved_topics(consumer, settings)
-        for group in (said, [settings.names.of(topics.AUDIT)], [settings.names.of(topic) for topic in AFTERWARDS]):
+        first = [*said, settings.names.of(topics.PENDING)]
+        for group in (first, [settings.names.of(topics.AUDIT)], [settings.names.of(topic) for topic in AFTERWARDS]):
             await _collect(consumer, group, settings.prefix, into)
     except OffsetOutOfRangeError as exc:
         raise CollectError(f"{exc}: retention removed records while they were read; run it again") from exc

@@ -1,11 +1,15 @@
-"""`keyturn audit`: follow the trail, tell one intent's story, export it, and verify it."""
+"""`keyturn audit`: follow the trail, tell one intent's story, export it, verify it, and decide it again."""
 
 import asyncio
 import json
+import os
+import secrets
+import subprocess
+import sys
 import tempfile
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -114,6 +118,83 @@ def verify(
         if bundle is None:
             raise AuditError("name a bundle, or the settings of an auditor")
         _report(_checked(bundle, keys, pinned, heads), as_json=as_json)
+
+
+@app.command("replay")
+def replay(
+    where: Annotated[
+        Path | None, typer.Argument(help="A bundle, or a realm's folder to read its Kafka; else --dir.")
+    ] = None,
+    directory: Folder = None,
+    *,
+    root_key: Annotated[
+        list[str] | None, typer.Option("--root-key", help="A public root key, instead of KEYTURN_ROOT_KEYS.")
+    ] = None,
+    realm: Annotated[str | None, typer.Option(help="The realm, instead of KEYTURN_REALM.")] = None,
+    hash_seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="The replaying process's; else one that is not ours.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decide the whole trail again, in another process. Exits 6, naming the first difference, if it comes out other."""
+    bundle = where if where is not None and (where / "audit.jsonl").is_file() else None
+    if where is not None and bundle is None:
+        directory = where
+    settings = None if bundle is not None and root_key else _settings(directory)
+    keys = root_key or ([key for _, key in settings.roots] if settings is not None else [])
+    pinned = realm or (settings.realm if settings is not None else None)
+    seed = hash_seed if hash_seed is not None else _another_seed()
+    with tempfile.TemporaryDirectory() as scratch:
+        if bundle is None and settings is not None:
+            bundle = Path(scratch) / "bundle"
+            asyncio.run(_collect(settings, bundle))
+        if bundle is None:
+            raise AuditError("name a bundle, or the settings of an auditor")
+        code, report = _replayed(bundle, keys, pinned, seed)
+    if report:
+        typer.echo(json.dumps(report) if as_json else _shown(report))
+    if code:
+        raise typer.Exit(code)
+
+
+def _replayed(bundle: Path, keys: list[str], realm: str | None, seed: int) -> tuple[int, dict[str, Any]]:
+    """In another process, since a hash seed is for a process's life; what it says on stderr is shown as it comes."""
+    words = [sys.executable, "-P", "-m", "cli.replaying", str(bundle)]
+    words += [f"--root-key={key}" for key in keys]
+    words += [f"--realm={realm}"] if realm is not None else []
+    environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
+    done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, check=False)  # noqa: S603 - our own interpreter
+    report = json.loads(done.stdout) if done.stdout else {}
+    return done.returncode, report | {"hash_seed": seed} if report else {}
+
+
+def _another_seed() -> int:
+    """Not this process's, so that nothing rests on the order of a set."""
+    own = os.environ.get("PYTHONHASHSEED", "random")
+    return secrets.choice([seed for seed in range(1, 100) if str(seed) != own])
+
+
+def _shown(report: dict[str, Any]) -> str:
+    from auditors.verify.command import printable
+
+    speed, seed = report["records_per_second"], report["hash_seed"]
+    lines = [f"realm {report['realm']}: {report['records']} records decided again, {speed}/s, PYTHONHASHSEED={seed}"]
+    lines += [f"head {chain}/{head['seq']}:{head['digest']}" for chain, head in report["chains"].items()]
+    if report["rows"]:
+        lines.append(f"rows of pending: {report['rows']} the same")
+    if report["rows_skipped"]:
+        lines.append(f"note: {report['rows_skipped']} partitions of pending stand elsewhere than the trail")
+    if report["at_its_word"]:
+        lines.append(f"note: {report['at_its_word']} unreadable inputs without their bytes, taken at the trail's word")
+    if (found := report.get("divergence")) is not None:
+        lines += [
+            f"DIVERGES at {found['chain']}/{found['seq']}, {printable(found['path'])}",
+            f"  on the trail: {printable(found['expected'])}",
+            f"  decided now:  {printable(found['got'])}",
+        ]
+    else:
+        lines.append("the same")
+    return "\n".join(lines)
 
 
 def _checked(bundle: Path, keys: list[str], realm: str | None, heads: list["Head"]) -> "Report":

@@ -8,7 +8,7 @@ Kafka, in headers, so that restoring decodes nothing.
 import bisect
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,9 +79,9 @@ class Stored:
 class Rows:
     """All rows of a partition."""
 
-    def __init__(self) -> None:
-        """Empty."""
-        self._rows: dict[str, Stored] = {}
+    def __init__(self, kept: MutableMapping[str, Stored] | None = None) -> None:
+        """Empty. `kept`: where the rows themselves lie, if not in memory."""
+        self._rows: MutableMapping[str, Stored] = kept if kept is not None else {}
         self._open: Counter[str] = Counter()
         #: When each requester's admitted intents were asked, in order.
         self._asked: defaultdict[str, list[int]] = defaultdict(list)
@@ -114,6 +114,10 @@ class Rows:
         self._rows.pop(intent_id, None)
         self._due.put(intent_id, None)
         self._old.put(intent_id, None)
+
+    def all(self) -> Iterator[tuple[str, Stored]]:
+        """Every row, by intent."""
+        yield from self._rows.items()
 
     def open_of(self, requester: str) -> int:
         """How many of a requester's intents have not ended."""

@@ -23,6 +23,15 @@ async def run(*words: str) -> tuple[int, str]:
     return process.returncode or 0, text.decode()
 
 
+async def test_the_trail_of_every_story_is_decided_again_byte_for_byte(stage: Stage) -> None:
+    code, text = await run("audit", "replay", "--dir", str(stage.world.folder), "--json")
+    assert code == 0, text
+    report = json.loads(text)
+    assert report["records"] > 0
+    assert report["at_its_word"] == 0
+    assert report["rows"] > 0, "no partition of pending stood at the trail's end"
+
+
 async def test_the_trail_of_every_story_verifies_and_an_altered_record_is_named(stage: Stage, tmp_path: Path) -> None:
     await stage.asked(await stage.shelf())
     code, text = await run("audit", "verify", "--dir", str(stage.world.folder))

@@ -15,12 +15,12 @@ help: ## this list
 
 install: $(READY) ## everything into .venv
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11, 3.12 or 3.13 is needed (with venv); set PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "installing into .venv with $(PYTHON) (hash-checked, about a minute the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable clients/python
 	@touch $@
 
 demo: $(READY) ## the whole story on one screen, from nothing, with a real Kafka and a real S3 API

@@ -313,7 +313,7 @@ class Stage:
 @asynccontextmanager
 async def staged(world: SandboxWorld, troupe: Troupe) -> AsyncIterator[Stage]:
     """The stage on a realm whose roles all serve."""
-    s3 = get_session().create_client(
+    s3: Any = get_session().create_client(
         "s3",
         region_name=world.s3.region,
         endpoint_url=world.s3.endpoint,

@@ -96,6 +96,11 @@ def kind_of(point: str) -> str:
     return {"notifier": "api"}.get(word, word)
 
 
+def is_rare(point: str) -> bool:
+    """Whether it is reached once in a life of a process, or only after another one's death."""
+    return point.startswith(("core.start", "core.stop", "core.tick", "executor.unknown"))
+
+
 def script(seed: int, kinds: tuple[str, ...] = ("intake", "core", "executor", "api")) -> Script:
     """The run of this seed."""
     chance = random.Random(seed)
@@ -111,8 +116,7 @@ def script(seed: int, kinds: tuple[str, ...] = ("intake", "core", "executor", "a
 def _faults(chance: random.Random, point: str, kinds: tuple[str, ...]) -> tuple[tuple[Order, ...], tuple[Blow, ...]]:
     kind = kind_of(point)
     signal = chance.choices(("SIGKILL", "SIGTERM", "SIGSTOP"), (6, 2, 2))[0]
-    # What happens once in a life of a process, or after another one's death, is not waited for a second time.
-    nth = 1 if point.startswith(("core.start", "core.stop", "core.tick", "executor.unknown")) else chance.randint(1, 3)
+    nth = 1 if is_rare(point) else chance.randint(1, 3)
     orders = [Order(kind, point, nth, signal)]
     blows: list[Blow] = []
     if point.startswith("core.start"):
@@ -125,3 +129,17 @@ def _faults(chance: random.Random, point: str, kinds: tuple[str, ...]) -> tuple[
         victim = chance.choice((*kinds, "kafka"))
         blows.append(Blow(victim, round(chance.uniform(0, 4), 2), chance.choice(("SIGKILL", "SIGTERM", "SIGSTOP"))))
     return tuple(orders), tuple(blows)
+
+
+def dense(seed: int) -> Script:
+    """A short run in which one process of each kind is killed, each at a point that is never passed by."""
+    chance = random.Random(seed)
+    points = [
+        chance.choice([point for point in POINTS if kind_of(point) == kind and not is_rare(point)])
+        for kind in ("intake", "core", "executor", "api")
+    ]
+    asks = tuple(
+        Ask(wish, AGENTS[number % len(AGENTS)], 0.2 * number, 2) for number, wish in enumerate((*ALWAYS, Wish.DENIED))
+    )
+    orders = tuple(Order(kind_of(point), point, 1, "SIGKILL") for point in points)
+    return Script(seed, asks, orders, (), pause=PAUSES[0])

@@ -1,0 +1,31 @@
+"""The short form of the campaign: a few kills, judged as the long one judges (docs/survival.md)."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from streams.crashpoints import POINTS
+from tests.campaign.running import Tally, in_one_realm
+from tests.campaign.script import dense, kind_of, script
+
+SEEDS = (3, 5)
+
+
+@pytest.mark.timeout(300)
+async def test_one_of_each_role_is_killed_twice_and_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
+    tally = Tally()
+    scripts = [dense(seed) for seed in SEEDS]
+    await in_one_realm(tmp_path / "realm", scripts, tally)
+    assert tally.faults == []
+    assert tally.trails == 1
+    assert tally.struck == Counter(order.point for played in scripts for order in played.orders)
+    assert tally.ends["succeeded"] + tally.ends["failed"] >= 3 * len(SEEDS)
+    assert tally.ends["expired"] == len(SEEDS)
+
+
+def test_as_many_seeds_as_there_are_points_strike_each_and_a_seed_is_always_the_same_run() -> None:
+    scripts = [script(seed) for seed in range(1000, 1000 + len(POINTS))]
+    assert Counter(played.point for played in scripts) == Counter(POINTS)
+    assert scripts == [script(played.seed) for played in scripts]
+    assert {kind_of(point) for point in POINTS} == {"intake", "core", "executor", "api"}

@@ -31,15 +31,30 @@ class Credentials:
 class KafkaAddress:
     """All that a client needs: the protocol is SASL_PLAINTEXT, the mechanism SCRAM-SHA-512."""
 
-    #: host:port
+    #: host:port; of a cluster, those of all nodes, separated by commas
     bootstrap: str
     cluster_id: str
     #: The one super user.
     admin: Credentials
+    #: How many nodes there are, all of them brokers.
+    nodes: int = 1
+
+    @property
+    def copies(self) -> int:
+        """How often everything is stored: on three nodes at most."""
+        return min(self.nodes, 3)
+
+    @property
+    def least(self) -> int:
+        """On how many nodes something is stored before it is acknowledged."""
+        return max(self.copies - 1, 1)
 
 
-async def serves(address: KafkaAddress) -> bool:
-    """Whether the admin can log in and sees the right cluster. Another cluster there is an error, not a "not yet"."""
+async def serves(address: KafkaAddress, node: int | None = None) -> bool:
+    """Whether the admin can log in and sees the right cluster. Another cluster there is an error, not a "not yet".
+
+    With `node`, whether this node is one of its brokers, too.
+    """
     if not await _listens(address):
         # Asked first, because the client logs an error for each attempt at a closed port.
         return False
@@ -64,11 +79,13 @@ async def serves(address: KafkaAddress) -> bool:
         raise WrongClusterError(
             f"{address.bootstrap} is the Kafka cluster {other}, not ours ({address.cluster_id}). Stop that one."
         )
-    return bool(cluster["brokers"])
+    brokers = cluster["brokers"]
+    known = {broker["node_id"] for broker in brokers} if isinstance(brokers, list) else set()
+    return bool(known) if node is None else node in known
 
 
 async def _listens(address: KafkaAddress) -> bool:
-    host, port = address.bootstrap.split(":")
+    host, port = address.bootstrap.split(",")[0].split(":")
     try:
         async with asyncio.timeout(ASK_WITHIN.total_seconds()):
             _, writer = await asyncio.open_connection(host, int(port))

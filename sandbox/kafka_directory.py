@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 ADMIN = "admin"
 CONTROLLER = "controller"
-NODE_ID = 1
 FORMAT_WITHIN = timedelta(seconds=60)
 
 #: For a start in seconds on a laptop, not for throughput.
@@ -53,17 +52,10 @@ JVM = (
     "--enable-native-access=ALL-UNNAMED",
 )
 
-#: One node: nothing can be replicated, and nobody else is waited for.
-SINGLE_NODE: Mapping[str, object] = {
-    "default.replication.factor": 1,
-    "min.insync.replicas": 1,
-    "offsets.topic.replication.factor": 1,
+#: For a start and a restart in seconds.
+QUICK: Mapping[str, object] = {
     "offsets.topic.num.partitions": 1,
-    "transaction.state.log.replication.factor": 1,
-    "transaction.state.log.min.isr": 1,
     "transaction.state.log.num.partitions": 1,
-    "share.coordinator.state.topic.replication.factor": 1,
-    "share.coordinator.state.topic.min.isr": 1,
     "share.coordinator.state.topic.num.partitions": 1,
     "group.initial.rebalance.delay.ms": 0,
     # After a kill -9 the node waits until its own old session has ended.
@@ -107,6 +99,7 @@ class Identity:
     controller_port: int
     admin_password: str = field(repr=False)
     controller_password: str = field(repr=False)
+    node_id: int = 1
 
     @classmethod
     def fresh(cls, kafka_version: str, token: Callable[[int], bytes]) -> Identity:
@@ -116,9 +109,14 @@ class Identity:
         cluster_id = "K" + _text(token(16))[1:]
         return cls(kafka_version, cluster_id, broker_port, controller_port, _text(token(24)), _text(token(24)))
 
+    def peer(self, node_id: int, token: Callable[[int], bytes]) -> Identity:
+        """Make another node of this cluster, with ports of its own."""
+        broker_port, controller_port = ports.choose(2, token)
+        return replace(self, broker_port=broker_port, controller_port=controller_port, node_id=node_id)
+
     @property
     def address(self) -> KafkaAddress:
-        """Where clients reach this Kafka."""
+        """Where clients reach this node."""
         admin = Credentials(ADMIN, self.admin_password)
         return KafkaAddress(f"{ports.LOOPBACK}:{self.broker_port}", self.cluster_id, admin)
 
@@ -150,8 +148,13 @@ class KafkaDirectory:
         """For the native libraries that Kafka unpacks, which a killed JVM leaves behind."""
         return self.folder / "scratch"
 
-    def identity(self, kafka_version: str, token: Callable[[int], bytes]) -> Identity:
-        """Read who this Kafka is, deciding it first if nobody has. Refuses what is not ours to start."""
+    def identity(
+        self, kafka_version: str, token: Callable[[int], bytes], made: Callable[[], Identity] | None = None
+    ) -> Identity:
+        """Read who this Kafka is, deciding it first if nobody has. Refuses what is not ours to start.
+
+        `made` decides it; by default it is a cluster of its own.
+        """
         if {",", ":"} & set(str(self.folder)):
             raise SandboxError(
                 f"{self.folder}: Java can't work in a folder with a comma or a colon in its path. Choose another."
@@ -161,7 +164,8 @@ class KafkaDirectory:
         if not path.exists():
             if self.data.exists():
                 raise self._stale("it has data, but no identity.json to say whose")
-            _write_first(path, json.dumps(asdict(Identity.fresh(kafka_version, token)), indent=2) + "\n")
+            decided = made() if made is not None else Identity.fresh(kafka_version, token)
+            _write_first(path, json.dumps(asdict(decided), indent=2) + "\n")
         try:
             identity = Identity(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
@@ -172,14 +176,17 @@ class KafkaDirectory:
             raise self._stale(f"its data belong to cluster {found}, its identity says {identity.cluster_id}")
         return identity
 
-    async def prepare(self, identity: Identity, class_path: Sequence[Path]) -> None:
-        """Format the data if there are none, and write the settings. When this returns Kafka can start."""
+    async def prepare(self, identity: Identity, class_path: Sequence[Path], cluster: Sequence[Identity] = ()) -> None:
+        """Format the data if there are none, and write the settings. When this returns Kafka can start.
+
+        `cluster` are all nodes, this one included; none when there is no other.
+        """
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir(mode=0o700)
         _write_private(self.folder / "log4j2.properties", LOG4J)
         if not self.data.exists():
-            await self._format(identity, class_path)
-        _write_private(self.settings, server_properties(identity, self.data))
+            await self._format(identity, class_path, cluster)
+        _write_private(self.settings, server_properties(identity, self.data, cluster))
 
     def argv(self, class_path: Sequence[Path], *program: str) -> tuple[str, ...]:
         """Give the command line of a Java program here."""
@@ -198,10 +205,10 @@ class KafkaDirectory:
         """Give a JVM's whole environment. Without a UTF-8 locale it can't open a path that is not ASCII."""
         return {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "HOME": str(self.scratch)}
 
-    async def _format(self, identity: Identity, class_path: Sequence[Path]) -> None:
+    async def _format(self, identity: Identity, class_path: Sequence[Path], cluster: Sequence[Identity]) -> None:
         with tempfile.TemporaryDirectory(dir=self.scratch) as aside:
             data, settings, options = (Path(aside) / name for name in ("data", "server.properties", "options"))
-            _write_private(settings, server_properties(identity, data))
+            _write_private(settings, server_properties(identity, data, cluster))
             # In a file: a command line can be read by every user of the machine.
             _write_private(options, f"SCRAM-SHA-512=[name={ADMIN},password={identity.admin_password}]\n")
             formatter = ("kafka.tools.StorageTool", "format", "-t", identity.cluster_id, "-c", str(settings))
@@ -226,16 +233,31 @@ class KafkaDirectory:
         )
 
 
-def server_properties(identity: Identity, data: Path) -> str:
-    """Everything Kafka is told."""
+def _replicated(address: KafkaAddress) -> dict[str, object]:
+    return {
+        "default.replication.factor": address.copies,
+        "min.insync.replicas": address.least,
+        "offsets.topic.replication.factor": address.copies,
+        "transaction.state.log.replication.factor": address.copies,
+        "transaction.state.log.min.isr": address.least,
+        "share.coordinator.state.topic.replication.factor": address.copies,
+        "share.coordinator.state.topic.min.isr": address.least,
+    }
+
+
+def server_properties(identity: Identity, data: Path, cluster: Sequence[Identity] = ()) -> str:
+    """Everything Kafka is told. `cluster` are all nodes, this one included; none when there is no other."""
+    nodes = cluster or (identity,)
     client, controller = (f"{ports.LOOPBACK}:{port}" for port in (identity.broker_port, identity.controller_port))
     settings: dict[str, object] = {
         "process.roles": "broker,controller",
-        "node.id": NODE_ID,
+        "node.id": identity.node_id,
         "log.dirs": data,
         "listeners": f"CLIENT://{client},CONTROLLER://{controller}",
         "advertised.listeners": f"CLIENT://{client}",
-        "controller.quorum.voters": f"{NODE_ID}@{controller}",
+        "controller.quorum.voters": ",".join(
+            f"{node.node_id}@{ports.LOOPBACK}:{node.controller_port}" for node in nodes
+        ),
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "CLIENT",
         "listener.security.protocol.map": "CLIENT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT",
@@ -255,7 +277,8 @@ def server_properties(identity: Identity, data: Path) -> str:
             f'user_{CONTROLLER}="{identity.controller_password}";'
         ),
         **AS_IN_PRODUCTION,
-        **SINGLE_NODE,
+        **QUICK,
+        **_replicated(replace(identity.address, nodes=len(nodes))),
     }
     return "".join(f"{name}={_escaped(str(value))}\n" for name, value in settings.items())
 

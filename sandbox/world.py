@@ -25,8 +25,7 @@ from executors import s3 as s3_executor
 from sandbox import asking, jars, ports, story
 from sandbox.errors import AlreadyRunningError, SandboxError
 from sandbox.folder import ISSUER_PAGE, KeptPorts, SandboxFolder, url, write
-from sandbox.kafka import EmbeddedKafka, KafkaAddress
-from sandbox.kafka_directory import KafkaDirectory
+from sandbox.kafka import EmbeddedKafka, KafkaAddress, KafkaCluster
 from sandbox.roles import OK, environment, module, together
 from sandbox.s3 import LocalS3, S3Address
 from sandbox.supervise import Child
@@ -95,16 +94,21 @@ class Sandbox:
     #: Unix milliseconds.
     clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    #: How many nodes Kafka has.
+    nodes: int = 1
     world: SandboxWorld | None = field(default=None, init=False)
-    kafka: EmbeddedKafka = field(init=False)
+    kafka: EmbeddedKafka | KafkaCluster = field(init=False)
     s3: LocalS3 | None = field(default=None, init=False)
     _running: AsyncExitStack = field(default_factory=AsyncExitStack, init=False)
 
     def __post_init__(self) -> None:
         self.directory = self.directory.absolute()
         self._folder = SandboxFolder(self.directory)
-        self.kafka = EmbeddedKafka(
-            self._folder.path / "kafka", cache=self.cache, places=self._folder.places, progress=self.progress
+        home, places = self._folder.path / "kafka", self._folder.places
+        self.kafka = (
+            EmbeddedKafka(home, self.cache, places, self.progress)
+            if self.nodes == 1
+            else KafkaCluster(home, self.cache, places, self.progress, count=self.nodes)
         )
 
     async def __aenter__(self) -> SandboxWorld:
@@ -171,9 +175,8 @@ class Sandbox:
         self._running.callback(pid_file.clear)
 
     def _ports(self) -> KeptPorts:
-        # Kafka chooses its own two, which must not be chosen again.
-        identity = KafkaDirectory(self.kafka.directory).identity(jars.kafka_version(jars.locked()), self.token)
-        return self._folder.keep_ports({identity.broker_port, identity.controller_port}, self.token)
+        # Kafka chooses its own, which must not be chosen again.
+        return self._folder.keep_ports(self.kafka.ports(), self.token)
 
     def _local_s3(self, where: KeptPorts) -> LocalS3:
         directory = self.directory / "s3"
@@ -237,8 +240,8 @@ class Provisioning:
             kafka=self.world.kafka.bootstrap,
             kafka_security="SASL_PLAINTEXT",
             partitions=story.PARTITIONS,
-            replication_factor=1,
-            min_insync_replicas=1,
+            replication_factor=self.world.kafka.copies,
+            min_insync_replicas=self.world.kafka.least,
             executors=story.EXECUTORS,
             notifiers=story.NOTIFIERS,
             agents=(story.AGENT,),

@@ -14,6 +14,7 @@ AGENTS: Final = ("reporter", "clerk", "teller", "runner")
 """One on each of the four partitions."""
 SHORT_TTL: Final = 4
 LONG_TTL: Final = 600
+KINDS: Final = ("intake", "core", "executor", "api")
 RANDOM_SHARE: Final = 0.4
 """Of the runs that have a second fault, at any moment, beside the one at the named point."""
 PAUSES: Final = (0.5, 1.0, 3.0, 12.0)
@@ -101,7 +102,7 @@ def is_rare(point: str) -> bool:
     return point.startswith(("core.start", "core.stop", "core.tick", "executor.unknown"))
 
 
-def script(seed: int, kinds: tuple[str, ...] = ("intake", "core", "executor", "api")) -> Script:
+def script(seed: int) -> Script:
     """The run of this seed."""
     chance = random.Random(seed)
     point = POINTS[seed % len(POINTS)]
@@ -110,10 +111,10 @@ def script(seed: int, kinds: tuple[str, ...] = ("intake", "core", "executor", "a
     asks = tuple(
         Ask(wish, chance.choice(AGENTS), round(chance.uniform(0, 1.5), 2), chance.randint(1, 4)) for wish in wishes
     )
-    return Script(seed, asks, *_faults(chance, point, kinds), pause=chance.choices(PAUSES, (4, 4, 2, 1))[0])
+    return Script(seed, asks, *_faults(chance, point), pause=chance.choices(PAUSES, (4, 4, 2, 1))[0])
 
 
-def _faults(chance: random.Random, point: str, kinds: tuple[str, ...]) -> tuple[tuple[Order, ...], tuple[Blow, ...]]:
+def _faults(chance: random.Random, point: str) -> tuple[tuple[Order, ...], tuple[Blow, ...]]:
     kind = kind_of(point)
     signal = chance.choices(("SIGKILL", "SIGTERM", "SIGSTOP"), (6, 2, 2))[0]
     nth = 1 if is_rare(point) else chance.randint(1, 3)
@@ -126,20 +127,19 @@ def _faults(chance: random.Random, point: str, kinds: tuple[str, ...]) -> tuple[
     if point.startswith("executor.unknown"):
         orders.insert(0, Order("executor", "executor.act.5-step-journalled", 1, "SIGKILL"))
     if chance.random() < RANDOM_SHARE:
-        victim = chance.choice((*kinds, "kafka"))
+        victim = chance.choice((*KINDS, "kafka"))
         blows.append(Blow(victim, round(chance.uniform(0, 4), 2), chance.choice(("SIGKILL", "SIGTERM", "SIGSTOP"))))
     return tuple(orders), tuple(blows)
 
 
 def dense(seed: int) -> Script:
-    """A short run in which one process of each kind is killed, each at a point that is never passed by."""
+    """A short run with more deaths: of each kind somebody is killed twice, each time where everything passes."""
     chance = random.Random(seed)
-    points = [
-        chance.choice([point for point in POINTS if kind_of(point) == kind and not is_rare(point)])
-        for kind in ("intake", "core", "executor", "api")
+    orders = [
+        Order(kind, point, 1, "SIGKILL")
+        for kind in KINDS
+        for point in chance.sample([point for point in POINTS if kind_of(point) == kind and not is_rare(point)], 2)
     ]
-    asks = tuple(
-        Ask(wish, AGENTS[number % len(AGENTS)], 0.2 * number, 2) for number, wish in enumerate((*ALWAYS, Wish.DENIED))
-    )
-    orders = tuple(Order(kind_of(point), point, 1, "SIGKILL") for point in points)
-    return Script(seed, asks, orders, (), pause=PAUSES[0])
+    wishes = (*ALWAYS, Wish.DENIED, Wish.APPROVED, Wish.WITHDRAWN, Wish.BIG)
+    asks = tuple(Ask(wish, AGENTS[number % len(AGENTS)], 0.3 * number, 2) for number, wish in enumerate(wishes))
+    return Script(seed, asks, tuple(orders), (), pause=PAUSES[0])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from sandbox import ports
-from sandbox.kafka import EmbeddedKafka
+from sandbox.kafka import EmbeddedKafka, KafkaCluster
 from sandbox.roles import HEALTH, environment, is_ready, together
 from sandbox.supervise import Backoff, Child, Places, State
 from streams.realm import RealmFolder
@@ -60,7 +60,7 @@ class Troupe:
     """All of them, in one realm's folder. `async with`: all serve inside, all are gone outside."""
 
     folder: Path
-    kafka: EmbeddedKafka
+    kafka: EmbeddedKafka | KafkaCluster
     parts: tuple[Part, ...] = PARTS
     #: Seconds from a death, or from a pause, until the same process serves again, by kind.
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -107,10 +107,10 @@ class Troupe:
         except BaseException:
             await self._stop()
             raise
-        kafka = self.kafka.child
-        assert kafka is not None
-        watched = [(part.kind, self._children[part.name]) for part in self.parts] + [(KAFKA, kafka)]
+        watched = [(part.kind, self._children[part.name]) for part in self.parts]
+        watched += [(KAFKA, node) for node in self.kafka.children.values()]
         self._watching = [asyncio.create_task(self._watch(kind, child)) for kind, child in watched]
+        self._watching.append(asyncio.create_task(self._keep_looking(), name="hits"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -144,14 +144,14 @@ class Troupe:
 
     def strike(self, victim: str, number: signal.Signals, seconds: float) -> None:
         """A signal to a process by name; who is stopped goes on after so many seconds."""
-        child = self.kafka.child if victim == KAFKA else self._children[victim]
-        if child is not None and child.pid is not None:
+        child = (self._children | self.kafka.children)[victim]
+        if child.pid is not None:
             os.kill(child.pid, number)
             if number is signal.SIGSTOP:
                 self._resume_later(child, child.pid, seconds)
 
     def names(self, kind: str) -> list[str]:
-        return [KAFKA] if kind == KAFKA else [part.name for part in self.parts if part.kind == kind]
+        return [*self.kafka.children] if kind == KAFKA else [part.name for part in self.parts if part.kind == kind]
 
     def _resume_later(self, child: Child, pid: int, seconds: float) -> None:
         async def resume() -> None:
@@ -193,8 +193,6 @@ class Troupe:
         deaths = child.deaths
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if kind == KAFKA:
-                self.look()
             if child.deaths == deaths:
                 continue
             began = time.monotonic()
@@ -203,6 +201,11 @@ class Troupe:
             deaths = child.deaths
             self.recoveries[kind].append(time.monotonic() - began)
 
+    async def _keep_looking(self) -> None:
+        while True:
+            self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
     async def serve(self, within: float = 90.0) -> None:
         """Wait until nobody is stopped any more and every process is ready."""
         async with asyncio.timeout(within):
@@ -210,8 +213,8 @@ class Troupe:
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def _all_ready(self) -> bool:
-        children = [*self._children.values(), self.kafka.child]
-        if any(child is None or child.state is not State.READY or child.pid is None for child in children):
+        children = [*self._children.values(), *self.kafka.children.values()]
+        if any(child.state is not State.READY or child.pid is None for child in children):
             return False
         return all([await is_ready(port) for port in self._health.values()])
 

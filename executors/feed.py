@@ -105,8 +105,8 @@ class Feed:
             self._positions[place] = records[-1].offset + 1
         return fetched
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
-        """Commit what is still ours. False when a rebalance is under way: it can be said again."""
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, int]:
+        """Commit what is still ours; returns what was committed. The rest can be said again, if it is ours again."""
         ours = {place: offset for place, offset in offsets.items() if place in self._membership.assignment()}
         try:
             if ours:
@@ -114,8 +114,8 @@ class Feed:
         except (CommitFailedError, IllegalStateError) as exc:
             # What was not committed is handled again, which changes nothing.
             log.info("offsets not committed", extra={"reason": str(exc)})
-            return False
-        return True
+            return {}
+        return ours
 
     async def _take_up(self, wanted: frozenset[int]) -> None:
         """Read exactly these partitions: from the own position, or from where the group had come to."""

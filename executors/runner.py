@@ -254,9 +254,10 @@ class Runner:
         if not offsets:
             return
         crashpoints.reached("executor.offsets.1-due")
-        if await self._feed.commit(offsets):
+        if committed := await self._feed.commit(offsets):
             crashpoints.reached("executor.offsets.2-committed")
-            for place, offset in offsets.items():
+            # Only these: a partition that is gone for a moment and comes back still has its word to say.
+            for place, offset in committed.items():
                 lanes[place].committed(offset)
 
     async def _end_in_order(self, health: Health) -> None:

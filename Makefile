@@ -40,6 +40,9 @@ campaign: $(READY) ## kill every role and Kafka at every named point and at rand
 bench: $(READY) ## figures of this commit on this machine, beside bare aiokafka and a PostgreSQL queue
 	@$(BIN)/python -m bench
 
+simulate: $(READY) ## HISTORIES=n SEED=s seeded histories of the shipped core and executors, with every fault, held against the laws
+	@$(BIN)/python -m tests.simulation --histories $(or $(HISTORIES),2000) --seed $(or $(SEED),0)
+
 check: $(READY) ## ruff, mypy, pyright, import contracts, generated files
 	@$(BIN)/ruff check --quiet . && echo "ruff: clean"
 	@$(BIN)/ruff format --check --quiet . && echo "format: clean"

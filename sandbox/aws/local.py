@@ -39,11 +39,13 @@ class AwsStartError(SandboxError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One executor's: its own keys, which may only assume its two roles."""
+    """One executor's: its own keys, which may only assume its roles."""
 
     keys: KeyPair
     read_role: str
     act_role: str
+    #: There where planning leaves something with the provider.
+    plan_role: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,9 @@ class LocalAws:
                     keys[name],
                     settings.role_arn(settings.read_role(name)),
                     settings.role_arn(settings.act_role(name)),
+                    settings.role_arn(settings.plan_role(name)) if rights.plan else None,
                 )
-                for name in settings.EXECUTORS
+                for name, rights in settings.EXECUTORS.items()
             },
         )
 

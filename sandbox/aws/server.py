@@ -7,8 +7,8 @@ It imports nothing of ours. What it puts right, each because an executor rests o
 1. Nobody is root. ministack takes some keys for root and asks them for no signature; here every key is verified.
 2. AttachPolicy: a policy that does not exist is refused, and so is the eleventh on one identity (IAM's quotas).
 3. SetDefaultPolicyVersion exists.
-4. `iam:PolicyARN` and `iam:PermissionsBoundary` are there for conditions to ask for, and a resource with a path is
-   named with its path.
+4. `iam:PolicyARN`, `iam:PermissionsBoundary` and `cloudformation:ChangeSetName` are there for conditions to ask for,
+   and a resource with a path is named with its path.
 5. AssumeRole: no session is longer than its role allows, and who sets a source identity needs the right to.
 6. ministack's own unauthenticated administration (reset, configuration) is not served.
 """
@@ -91,6 +91,10 @@ def correct_conditions(actions: Any, iam: Any) -> None:
                 keys["iam:PolicyARN"] = arn
             if boundary := (named(whole) or {}).get("PermissionsBoundary"):
                 keys["iam:PermissionsBoundary"] = boundary
+        if service == "cloudformation":
+            whole = {**parse_qs(body.decode("utf-8", errors="replace")), **form}
+            if change_set := one(whole, "ChangeSetName"):
+                keys["cloudformation:ChangeSetName"] = change_set
         return keys
 
     def with_path(service: str, method: str, path: str, headers: Any, body: bytes, form: Form, *place: str) -> str:

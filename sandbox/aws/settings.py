@@ -19,10 +19,12 @@ Rights = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """What an executor's two roles may do, as actions; on which resources is for the session policies to say."""
+    """What an executor's roles may do, as actions; on which resources is for the session policies to say."""
 
     read: Rights
     act: Rights
+    #: Of an executor whose plans leave something with the provider: to do that, and nothing else.
+    plan: Rights = ()
 
 
 EXECUTORS: Final[dict[str, Roles]] = {
@@ -56,7 +58,18 @@ EXECUTORS: Final[dict[str, Roles]] = {
             "iam:ListAttachedUserPolicies",
         ),
     ),
-    "infra": Roles(read=("cloudformation:*",), act=("cloudformation:*", "sns:*", "sqs:*", "dynamodb:*", "s3:*")),
+    "infra": Roles(
+        read=(
+            "cloudformation:DescribeChangeSet",
+            "cloudformation:DescribeStackEvents",
+            "cloudformation:DescribeStacks",
+            "cloudformation:GetTemplate",
+            "cloudformation:ListChangeSets",
+            "cloudformation:ListStacks",
+        ),
+        plan=("cloudformation:CreateChangeSet", "cloudformation:DeleteChangeSet", "s3:GetObject"),
+        act=("cloudformation:DescribeChangeSet", "cloudformation:ExecuteChangeSet"),
+    ),
 }
 
 
@@ -68,6 +81,11 @@ def user_of(executor: str) -> str:
 def read_role(executor: str) -> str:
     """The role an executor plans and observes with."""
     return f"keyturn-{executor}-read"
+
+
+def plan_role(executor: str) -> str:
+    """The role an executor leaves proposals with, if it has one."""
+    return f"keyturn-{executor}-plan"
 
 
 def act_role(executor: str) -> str:
@@ -97,6 +115,8 @@ def configuration(port: int, keys: dict[str, KeyPair]) -> str:
     roles: list[dict[str, str]] = []
     for executor, rights in EXECUTORS.items():
         both = {read_role(executor): rights.read, act_role(executor): rights.act}
+        if rights.plan:
+            both[plan_role(executor)] = rights.plan
         own = document({"Effect": "Allow", "Action": assume, "Resource": [role_arn(name) for name in both]})
         users.append(_user(user_of(executor), keys[executor], own))
         trust = document({"Effect": "Allow", "Principal": {"AWS": user_arn(user_of(executor))}, "Action": assume})

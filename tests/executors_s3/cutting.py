@@ -17,6 +17,8 @@ class Cut:
     """Where the relay is, and how many matching requests it has seen."""
 
     endpoint: str
+    #: The first request whose answer is lost.
+    after: int
     matched: int = 0
 
 
@@ -27,7 +29,7 @@ async def cutting(endpoint: str, match: bytes, after: int, inside: bytes = b"") 
     `inside`: and that hold this in their body.
     """
     there = urlsplit(endpoint)
-    cut = Cut("")
+    cut = Cut("", after)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         onward, back = await asyncio.open_connection(there.hostname, there.port)
@@ -38,7 +40,7 @@ async def cutting(endpoint: str, match: bytes, after: int, inside: bytes = b"") 
                 cut.matched += is_match
                 back.write(head + sent)
                 answer = await _head(onward)
-                if is_match and cut.matched >= after:
+                if is_match and cut.matched >= cut.after:
                     return
                 body = b"" if head.startswith(b"HEAD ") else await _body(onward, answer)
                 writer.write(answer + body)

@@ -8,7 +8,6 @@ READY := .venv/.ready
 
 # Every target is a command, none a file.
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\#.*/\1/p' $(firstword $(MAKEFILE_LIST)))
-.PHONY: help install demo demo-live test campaign check format lock contract golden clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -61,6 +60,9 @@ contract: $(READY) ## generate schemas/json, schemas/asyncapi.json and schemas/v
 
 golden: $(READY) ## the golden trail anew, after a change of rules that was meant (docs/audit.md)
 	@$(BIN)/python -m tests.golden.make
+
+differential: $(READY) ## 2,000 random histories: core and verifier, which share no code, must agree on each
+	@$(BIN)/python -m tests.auditors.differential 2000
 
 lock: ## resolve all dependencies anew, for every supported Python
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

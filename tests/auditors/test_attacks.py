@@ -8,11 +8,13 @@ import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from auditors.verify import Head
+from cli.main import root_for
 from schemas import envelope
 from schemas.record import Statement
 from schemas.records import (
@@ -33,17 +35,18 @@ from schemas.snapshots import Directory, Policies
 from schemas.world import World
 from tests.auditors.builders import (
     HOUR,
+    ROOT,
     START,
     WEAKER,
     Bundle,
     Line,
     Trail,
-    check,
     directory,
     manifests,
     members_of,
     reforged,
     roster,
+    save,
     signer,
     successor,
     value_of,
@@ -60,17 +63,18 @@ class Attack:
     code: str
     #: Makes the tampered bundle, and names the record: (chain, seq), (topic, offset), or None.
     make: Callable[[], tuple[Bundle, Any]]
-    check: Callable[..., Any] = check
+    #: Options of `keyturn audit verify` beside the bundle and the root key.
+    options: tuple[str, ...] = ()
 
 
 ATTACKS: dict[str, Attack] = {}
 
 
-def attack(law: int, code: str, **more: Any) -> Callable[[Callable[[], tuple[Bundle, Any]]], Callable[[], Any]]:
+def attack(law: int, code: str, *options: str) -> Callable[[Callable[[], tuple[Bundle, Any]]], Callable[[], Any]]:
     """Into the suite."""
 
     def register(make: Callable[[], tuple[Bundle, Any]]) -> Callable[[], Any]:
-        ATTACKS[make.__name__] = Attack(law, code, make, lambda bundle: check(bundle, **more))
+        ATTACKS[make.__name__] = Attack(law, code, make, options)
         return make
 
     return register
@@ -241,7 +245,7 @@ def a_retired_core_key_goes_on_writing() -> tuple[Bundle, Any]:
     return trail.bundle(), at(trail.records[-1])
 
 
-@attack(1, "trail.realm", realm="acme-prod")
+@attack(1, "trail.realm", "--realm", "acme-prod")
 def a_whole_trail_is_of_another_realm() -> tuple[Bundle, Any]:
     return honest().bundle(), ("core-0", 1)
 
@@ -261,12 +265,12 @@ def one_record_is_of_another_realm() -> tuple[Bundle, Any]:
     return bundle, where
 
 
-@attack(10, "trail.head", heads=[Head("core-1", 11, "0" * 64)])
+@attack(10, "trail.head", "--head", f"core-1/11:{'0' * 64}")
 def a_remembered_head_was_rewritten() -> tuple[Bundle, Any]:
     return honest().bundle(), ("core-1", 11)
 
 
-@attack(10, "trail.head", heads=[Head("core-1", 99, "0" * 64)])
+@attack(10, "trail.head", "--head", f"core-1/99:{'0' * 64}")
 def the_tail_is_cut_off() -> tuple[Bundle, Any]:
     return honest().bundle(), ("core-1", 99)
 
@@ -1254,34 +1258,28 @@ def an_owner_resolves_her_own_unknown() -> tuple[Bundle, Any]:
     return _after(trail, trail.resolve(intent_id, "alice", row=without_circle))
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_it_is_found_and_named(name: str) -> None:
-    done = ATTACKS[name]
+def require_found(done: Attack, folder: Path) -> None:
+    """`keyturn audit verify` exits with 6, and names the law, the code and the record."""
     bundle, where = done.make()
-    report = _with_garbage(bundle) if name == "a_line_is_garbage" else done.check(bundle)
-    assert not report.is_clean
-    named = [fault for fault in report.faults if fault.code == done.code]
-    assert named, [str(fault) for fault in report.faults]
-    assert named[0].law == done.law
+    words = ["audit", "verify", "--bundle", str(save(bundle, folder)), "--root-key", ROOT.public, *done.options]
+    ended = CliRunner().invoke(root_for(["audit"]), [*words, "--json"])
+    assert ended.exit_code == 6, ended.output
+    faults = json.loads(ended.stdout)["faults"]
+    named = [fault for fault in faults if fault["code"] == done.code]
+    assert named, faults
+    assert named[0]["law"] == done.law
     if where is not None:
-        places = {place for fault in named for place in ((fault.chain, fault.seq), (fault.topic, fault.offset))}
-        assert where in places, [str(fault) for fault in named]
+        places = {
+            place
+            for fault in named
+            for place in ((fault.get("chain"), fault.get("seq")), (fault.get("topic"), fault.get("offset")))
+        }
+        assert where in places, named
 
 
-def _with_garbage(bundle: Bundle) -> Any:
-    from auditors.verify import Verification
-    from auditors.verify.lines import Unreadable, parse
-    from tests.auditors.builders import ROOT
-
-    verification = Verification([ROOT.public])
-    for line in bundle["directory"]:
-        verification.take(parse(json.dumps(line).encode()))
-    for line in bundle["audit"]:
-        is_garbage = "garbage" in line
-        verification.take_audit(
-            Unreadable("audit.jsonl:4", "not a record") if is_garbage else parse(json.dumps(line).encode())
-        )
-    return verification.finish()
+@pytest.mark.parametrize("name", ATTACKS)
+def test_it_is_found_and_named(name: str, tmp_path: Path) -> None:
+    require_found(ATTACKS[name], tmp_path / "bundle")
 
 
 def test_there_are_enough_attacks_and_every_law_a_trail_can_show_is_among_them() -> None:

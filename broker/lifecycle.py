@@ -1027,6 +1027,7 @@ def _ended(
     row = row.model_copy(
         update={
             "phase": phase,
+            "refusal": refusal,
             "reason": _bounded(reason),
             "ended_at": event.log_time,
             "changed": event.source,

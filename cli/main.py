@@ -19,7 +19,7 @@ import typer
 
 DISTRIBUTION: Final = "keyturn-broker"
 COMPLETION: Final = "_KEYTURN_COMPLETE"
-ROOMS: Final = ("schemas", "streams", "broker", "executors", "notifiers", "auditors", "cli", "sandbox")
+ROOMS: Final = ("schemas", "streams", "broker", "executors", "notifiers", "gateway", "auditors", "cli", "sandbox")
 
 
 class StrangerError(Exception):

@@ -60,6 +60,15 @@ def executor(
 
 
 @app.command()
+def gateway(folder: Folder = None) -> None:
+    """Let intents in over HTTP."""
+    from gateway.process import run as main
+    from streams import process
+
+    process.run("gateway", _told(folder, "gateway"), main)
+
+
+@app.command()
 def api(folder: Folder = None) -> None:
     """Serve the approvers' HTTP API."""
     from notifiers.api.process import run_role

@@ -468,17 +468,7 @@ def _seats_filled(row: PendingApproval, requirement: Requirement | None, world: 
 
 def filled(row: PendingApproval, world: World) -> dict[int, str]:
     """Who sits where by the yeses so far: place index -> person. For showing; the core judges for itself."""
-    requirement = row.classification.requirement if row.classification else None
-    if requirement is None or world.directory is None:
-        return {}
-    directory, wanted = world.directory, seats.places(requirement)
-    candidates = {
-        vote.person: [of for of in wanted if seats.may_sit(vote.person, of, directory, world.rosters, vote.log_time)]
-        for vote in row.votes
-        # Law 2: who came into the circle since does not count.
-        if vote.person not in row.circle
-    }
-    return seats.fill(wanted, candidates)
+    return seats.seated(row, world.directory, world.rosters) if world.directory else {}
 
 
 # ---------------------------------------------------------------- words for values

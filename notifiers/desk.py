@@ -2,54 +2,20 @@
 
 A channel asks the desk for rows and hands it a person's word. The desk signs with the notifier's key and returns once
 the word is on the log; what the core makes of it shows in the row, never in the return value (law 8).
-
-    DeskError
-    ├── NotRecordedError  the word is not on the log, or nobody can tell: say it again
-    └── UnreadableError   a row is there but its bytes are no row: nobody can decide on it
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from schemas.record import KeyId
-from schemas.records import Decision, PendingApproval, Phase, Resolution, Source
+from schemas.records import Decision, Phase, Resolution, Source
 from schemas.world import World
+from streams.rows import Held, Listed
 
 Word: TypeAlias = Decision | Resolution
 """What a person says."""
-
-
-class DeskError(Exception):
-    """The desk cannot do what was asked of it now; the text says what to do."""
-
-
-class NotRecordedError(DeskError):
-    """The word is not on the log, or nobody can tell. Saying it again is safe: the core answers a repeat."""
-
-
-class UnreadableError(DeskError):
-    """The row's bytes are no row."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A row as it is known without reading it."""
-
-    intent_id: str
-    #: Another one whenever the row is another one; opaque.
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A row as it was read, and whether the core's signature on it fits."""
-
-    row: PendingApproval
-    is_verified: bool
-    version: str
 
 
 class Desk(Protocol):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECRET_BYTES = 18
-PORTS = 3
+PORTS = 4
 TOKEN_SECONDS = 3600
 """As long as a login counts as fresh."""
 SERVICES = ("kafka", "s3-store", "s3-proxy", "issuer")
@@ -46,6 +46,7 @@ class KeptPorts:
     s3: int
     issuer: int
     api: int
+    gateway: int
 
 
 @dataclass(frozen=True)

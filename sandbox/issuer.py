@@ -41,7 +41,12 @@ from starlette.routing import Route
 from sandbox.errors import SandboxError
 from streams.http.serving import Server
 
+APPROVALS: Final = "keyturn-approvals"
+GATEWAY: Final = "keyturn-gateway"
 SCOPES: Final = ("approvals:read", "approvals:decide")
+ASKING: Final = ("intents:read", "intents:write")
+AUDIENCES: Final[Mapping[str, tuple[str, ...]]] = {GATEWAY: ASKING}
+"""Other doors than the one this issuer is configured for, and what a token for one of them may do there."""
 MAX_FORM: Final = 8192
 RSA_BITS: Final = 2048
 Subject = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._@-]{1,128}$")]
@@ -81,7 +86,7 @@ class IssuerConfiguration(_Closed):
     port: int = Field(ge=1, le=65535)
     #: Where the signing key is kept.
     folder: Path
-    audience: str = "keyturn-approvals"
+    audience: str = APPROVALS
     algorithm: Literal["ES256", "RS256"] = "ES256"
     #: How long a token lives.
     life_seconds: int = Field(3600, ge=1, le=86_400)
@@ -126,17 +131,21 @@ class Issuer:
         scopes: tuple[str, ...] | None = None,
         life_seconds: int | None = None,
         login_seconds_ago: int = 0,
+        audience: str | None = None,
     ) -> str:
         """A token of this person, as after a login that long ago. KeyError when nobody has that name."""
         found = {login.name: login for login in self.configuration.persons}[person]
-        claims = {
+        claims: dict[str, object] = {
             "sub": found.sub,
             "client_id": self.configuration.public_client,
             "auth_time": int(self._now()) - login_seconds_ago,
             "acr": self.configuration.acr,
             "amr": list(self.configuration.amr),
         }
-        return self.sign(claims, found.scopes if scopes is None else scopes, life_seconds)
+        allowed = found.scopes if audience is None else AUDIENCES[audience]
+        if audience is not None:
+            claims["aud"] = audience
+        return self.sign(claims, allowed if scopes is None else scopes, life_seconds)
 
     def token_for_machine(self, client_id: str) -> str:
         """A client's own token (RFC 9068, 2.2: `sub` is the client; nobody logged in, so no auth_time)."""
@@ -186,8 +195,12 @@ class Issuer:
                 is_ours = form.get("client_id") == self.configuration.public_client
                 if person is None or not is_ours:
                     return None
-                scopes = tuple(scope for scope in wanted or person.scopes if scope in person.scopes)
-                return self.token_for(person.name, scopes=scopes)
+                audience = form.get("audience", self.configuration.audience)
+                if audience == self.configuration.audience:
+                    scopes = tuple(scope for scope in wanted or person.scopes if scope in person.scopes)
+                    return self.token_for(person.name, scopes=scopes)
+                # A token is for one door: who asks can't answer with it.
+                return self.token_for(person.name, audience=audience) if audience in AUDIENCES else None
             case "client_credentials":
                 machine = _who(
                     self.configuration.machines, "client_id", form.get("client_id"), form.get("client_secret")

@@ -51,7 +51,7 @@ class Role:
 
 def roles_of(realm: Realm) -> tuple[Role, ...]:
     """Every role of a realm that runs as a process, in the order an intent passes them."""
-    single = (Role(name, (name,), name) for name in ("intake", "core"))
+    single = (Role(name, (name,), name) for name in ("gateway", "intake", "core"))
     executors = (Role(f"executor-{name}", ("executor", name), f"executor-{name}") for name in realm.executors)
     notifiers = (Role(name, (name,), f"notifier-{name}") for name in realm.notifiers)
     return (*single, *executors, *notifiers)

@@ -158,12 +158,18 @@ async def _service(folder: SandboxFolder, name: str, noted: Notes | None) -> Sta
 async def _role(folder: SandboxFolder, name: str, noted: Notes | None) -> Standing:
     process = PidFile(folder.places.run / f"{name}.pid").running()
     health = _health(folder, name)
-    standing = _standing(name, process, noted, port=folder.ports().api if name == "api" else health, is_role=True)
+    standing = _standing(name, process, noted, port=_met(folder, name) or health, is_role=True)
     if process is None or health is None:
         return standing
     if await is_ready(health):
         return replace(standing, condition=Condition.READY)
     return replace(standing, waits_for=await waits_for(health))
+
+
+def _met(folder: SandboxFolder, name: str) -> int | None:
+    """The port of a role that is met by others."""
+    ports = folder.ports()
+    return {"api": ports.api, "gateway": ports.gateway}.get(name)
 
 
 def _standing(name: str, process: Running | None, noted: Notes | None, *, port: int | None, is_role: bool) -> Standing:

@@ -14,7 +14,7 @@ from schemas.canonical import Json
 from schemas.records import Property
 from schemas.snapshots import Manifest
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Grows when a sandbox of an older story can't be carried over."""
 
 REALM: Final = "sandbox"

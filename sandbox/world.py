@@ -25,6 +25,7 @@ from executors import s3 as s3_executor
 from sandbox import asking, jars, ports, story
 from sandbox.errors import AlreadyRunningError, SandboxError
 from sandbox.folder import ISSUER_PAGE, KeptPorts, SandboxFolder, url, write
+from sandbox.issuer import APPROVALS
 from sandbox.kafka import EmbeddedKafka, KafkaAddress, KafkaCluster
 from sandbox.roles import OK, environment, module, together
 from sandbox.s3 import LocalS3, S3Address
@@ -65,6 +66,8 @@ class SandboxWorld:
     issuer: str
     #: Where the approvers' API is served, once that role runs.
     api: str
+    #: Where agents and people who ask are let in, once that role runs.
+    gateway: str
 
     @property
     def admin(self) -> Admin:
@@ -75,9 +78,9 @@ class SandboxWorld:
         """What a role is told: `core`, `agent-reporter`, `administration`."""
         return settings_of(self.folder, role)
 
-    async def token(self, person: str) -> str:
-        """Log a person in, just now."""
-        return await log_in(SandboxFolder(self.folder), person)
+    async def token(self, person: str, audience: str = APPROVALS) -> str:
+        """Log a person in, just now, to decide; or with `GATEWAY`, to ask."""
+        return await log_in(SandboxFolder(self.folder), person, audience)
 
 
 @dataclass
@@ -150,7 +153,9 @@ class Sandbox:
                 self._step("issuer", login.start(), lambda _: None),
             )
         )
-        world = SandboxWorld(self.directory, kafka[0], s3[0], issuer.url, api=url(where.api))
+        world = SandboxWorld(
+            self.directory, kafka[0], s3[0], issuer.url, api=url(where.api), gateway=url(where.gateway)
+        )
         provisioning = Provisioning(world, self._folder, where, self.clock, self.token)
         provisioning.lay_out()
         self.require_own_settings()
@@ -285,6 +290,11 @@ class Provisioning:
             {"KEYTURN_ADMIN_USERNAME": self.world.admin.username, "KEYTURN_ADMIN_PASSWORD": self.world.admin.password},
         )
         self.folder.tell(
+            "gateway",
+            {"KEYTURN_GATEWAY_ISSUER": self.world.issuer, "KEYTURN_GATEWAY_PORT": str(self.where.gateway)},
+        )
+        self.folder.tell(f"agent-{story.AGENT}", {"KEYTURN_GATEWAY_URL": self.world.gateway})
+        self.folder.tell(
             "notifier-api",
             {"KEYTURN_API_ISSUER": self.world.issuer, "KEYTURN_API_PORT": str(self.where.api)},
         )
@@ -347,14 +357,15 @@ def settings_of(folder: Path, role: str) -> Settings:
     return RealmFolder(folder).settings_as(role, Settings, {})
 
 
-async def log_in(folder: SandboxFolder, person: str) -> str:
-    """Ask the issuer for a person's access token."""
+async def log_in(folder: SandboxFolder, person: str, audience: str = APPROVALS) -> str:
+    """Ask the issuer for a person's access token, for one door."""
     issuer = folder.issuer()
     secret = {login.name: login.secret for login in issuer.persons}.get(person)
     if secret is None:
         known = ", ".join(login.name for login in issuer.persons)
         raise TokenRefusedError(f"nobody is called {person} here; there are {known}.")
     form = {"grant_type": "password", "client_id": issuer.public_client, "username": person, "password": secret}
+    form["audience"] = audience
     try:
         async with httpx.AsyncClient(timeout=TOKEN_WITHIN.total_seconds()) as client:
             answer = await client.post(f"{issuer.url}/token", data=form)

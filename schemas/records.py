@@ -685,6 +685,8 @@ class PendingApproval(Record):
     answers: Annotated[tuple[Answer, ...], Field(max_length=8)] = ()
     #: The end was found out by observing or by people, not reported by the actor.
     flagged: bool = False
+    #: Why it was not admitted, if it was not: the requester can see its own (law 9).
+    refusal: Refusal | None = None
     reason: Prose | None = None
     ended_at: Instant | None = None
     #: The input that last changed the row, and its log time.

@@ -6,7 +6,7 @@ own log time. No I/O, no clock.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from schemas.records import Requirement, Seat
+from schemas.records import PendingApproval, Requirement, Seat
 from schemas.snapshots import Directory, Roster
 
 
@@ -82,6 +82,21 @@ def is_filled(requirement: Requirement, candidates: Mapping[str, Iterable[str]])
     """Whether these persons fill every place. A requirement without places is never filled (law 6)."""
     wanted = places(requirement)
     return bool(wanted) and len(fill(wanted, candidates)) == len(wanted)
+
+
+def seated(row: PendingApproval, directory: Directory, rosters: Sequence[Roster]) -> dict[int, str]:
+    """Who sits where by the yeses so far: place index -> person. For showing; the core judges for itself."""
+    requirement = row.classification.requirement if row.classification else None
+    if requirement is None:
+        return {}
+    wanted = places(requirement)
+    candidates = {
+        vote.person: [of for of in wanted if may_sit(vote.person, of, directory, rosters, vote.log_time)]
+        for vote in row.votes
+        # Law 2: who came into the circle since does not count.
+        if vote.person not in row.circle
+    }
+    return fill(wanted, candidates)
 
 
 def combine(first: Iterable[Seat], second: Iterable[Seat]) -> tuple[Seat, ...]:

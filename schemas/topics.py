@@ -120,7 +120,7 @@ INTENTS: Final = _topic(
     "intents and withdrawals, signed by who asks",
     _C.DELETE,
     {_P.AGENT, _P.GATEWAY},
-    {_P.INTAKE, _P.AUDITOR},
+    {_P.INTAKE, _P.GATEWAY, _P.AUDITOR},
     _r.Intent,
     _r.Withdrawal,
     days=30,
@@ -300,7 +300,8 @@ QUARANTINE: Final = _topic(
     "records nobody could read",
     _C.DELETE,
     {_P.INTAKE, _P.CORE, _P.EXECUTOR},
-    {_P.INTAKE, _P.AUDITOR, _P.ADMINISTRATION},
+    # Whoever asks can see its own (law 9): the gateway shows each requester what could not be read of it.
+    {_P.INTAKE, _P.GATEWAY, _P.AUDITOR, _P.ADMINISTRATION},
     _r.Quarantined,
     days=90,
 )

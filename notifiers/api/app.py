@@ -16,15 +16,13 @@ from http import HTTPStatus
 from typing import Annotated, Final, TypeVar
 
 from fastapi import FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, JsonValue, ValidationError
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from notifiers import answers, card, identity
 from notifiers.api import contract, views
 from notifiers.api.repeats import Repeats, ReusedError
-from notifiers.desk import Desk, Held, NotRecordedError, UnreadableError, Word
+from notifiers.desk import Desk, Word
 from schemas import ids
 from schemas.canonical import CanonicalError
 from schemas.record import RecordError
@@ -33,9 +31,11 @@ from schemas.snapshots import Person
 from schemas.topics import DECISIONS
 from streams import crashpoints
 from streams.http import bodies, problems
-from streams.http.guards import Guard
+from streams.http.application import guarded
 from streams.http.oidc import IssuerUnreachableError, Login, TokenRefusedError, Verifier
 from streams.http.problems import Kind, ProblemError
+from streams.rows import Held
+from streams.sayings import NotRecordedError
 
 READ: Final = "approvals:read"
 DECIDE: Final = "approvals:decide"
@@ -315,8 +315,8 @@ class Approvals:
 
 
 def make_app(approvals: Approvals) -> FastAPI:
-    """The application: routes, problems, guards. No documentation pages, no CORS."""
-    app = FastAPI(title="Keyturn approvals", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    """The application: its routes on a guarded door."""
+    app = guarded("Keyturn approvals", "if you said something, GET the approval to see whether it counts")
     for path, endpoint, method in (
         ("/v1/approvals", approvals.list_approvals, "GET"),
         ("/v1/approvals/{intent_id}", approvals.show, "GET"),
@@ -325,12 +325,6 @@ def make_app(approvals: Approvals) -> FastAPI:
         ("/v1/approvals/{intent_id}/decisions/{position}", approvals.answer, "GET"),
     ):
         app.add_api_route(path, endpoint, methods=[method], response_model=None)
-    app.add_exception_handler(ProblemError, _problem)
-    app.add_exception_handler(UnreadableError, _unreadable)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _broken)
-    app.add_middleware(Guard)
     return app
 
 
@@ -355,34 +349,6 @@ def _reply(word: Word, said: Source, foreseen: Refusal | None) -> Reply:
         return Reply(HTTPStatus.ACCEPTED, body, headers)
     body |= {"title": "wrong question", "status": HTTPStatus.PRECONDITION_FAILED.value}
     return Reply(HTTPStatus.PRECONDITION_FAILED, body, headers, problems.MEDIA_TYPE)
-
-
-async def _problem(_: Request, exc: Exception) -> Response:
-    if not isinstance(exc, ProblemError):
-        raise exc
-    return exc.response()
-
-
-async def _unreadable(_: Request, exc: Exception) -> Response:
-    return ProblemError(HTTPStatus.BAD_GATEWAY, Kind.INTEGRITY, f"{exc}; tell whoever runs Keyturn").response()
-
-
-async def _invalid(_: Request, exc: Exception) -> Response:
-    errors = exc.errors() if isinstance(exc, RequestValidationError) else ()
-    places = ", ".join(".".join(str(step) for step in error["loc"]) for error in errors)
-    return ProblemError(HTTPStatus.BAD_REQUEST, Kind.MALFORMED, f"not acceptable: {places}").response()
-
-
-async def _http(_: Request, exc: Exception) -> Response:
-    status = HTTPStatus(exc.status_code) if isinstance(exc, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
-    kinds = {HTTPStatus.NOT_FOUND: Kind.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED: Kind.METHOD_NOT_ALLOWED}
-    headers = exc.headers if isinstance(exc, HTTPException) else None
-    return ProblemError(status, kinds.get(status, Kind.MALFORMED), status.phrase, headers=headers).response()
-
-
-async def _broken(_: Request, __: Exception) -> Response:
-    detail = "something broke here; if you said something, GET the approval to see whether it counts"
-    return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, Kind.INTERNAL, detail).response()
 
 
 def _unauthenticated(detail: str, error: str) -> ProblemError:

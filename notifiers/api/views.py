@@ -6,7 +6,7 @@ from typing import Final
 
 from notifiers import answers, card, identity
 from notifiers.api import contract
-from notifiers.desk import Desk, Held, UnreadableError
+from notifiers.desk import Desk
 from schemas import canonical, ids, seats
 from schemas.record import RecordError
 from schemas.records import (
@@ -25,6 +25,7 @@ from schemas.records import (
 from schemas.snapshots import Key, Person
 from schemas.world import World
 from streams.http import problems
+from streams.rows import Held, UnreadableError
 
 _NO_DIGEST: Final = "0" * 64
 _WORDS: Final[dict[answers.State, str]] = {

@@ -60,6 +60,8 @@ class Login:
     #: Whether a human logged in for it. A client's own token (client credentials) says `sub` = `client_id` and knows
     #: no time of login.
     is_human: bool
+    #: Unix seconds; whoever holds something open for this login ends it then.
+    expires_at: int
 
 
 class Keys:
@@ -264,6 +266,7 @@ def _login(token: str, claims: Mapping[str, Any]) -> Login:
                 amr=tuple(amr),
             ),
             is_human=auth_time is not None and claims["sub"] != claims["client_id"],
+            expires_at=claims["exp"],
         )
     except ValidationError as exc:
         raise TokenRefusedError("sub, auth_time, acr or amr is not what it should be") from exc

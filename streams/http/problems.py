@@ -24,6 +24,8 @@ class Kind(StrEnum):
     INSUFFICIENT_SCOPE = "insufficient-scope"
     NOT_A_PERSON = "not-a-person"
     UNKNOWN_PERSON = "unknown-person"
+    UNKNOWN_CALLER = "unknown-caller"
+    SIGN_YOURSELF = "sign-yourself"
     NOT_FOUND = "not-found"
     METHOD_NOT_ALLOWED = "method-not-allowed"
     MALFORMED = "malformed"
@@ -60,7 +62,7 @@ class ProblemError(Exception):
     def __init__(
         self,
         status: HTTPStatus,
-        kind: Kind,
+        kind: Kind | Refusal,
         detail: str,
         *,
         members: Mapping[str, JsonValue] | None = None,
@@ -76,8 +78,8 @@ class ProblemError(Exception):
     def response(self) -> JSONResponse:
         """The problem on the wire."""
         body = {
-            "type": self.kind.urn,
-            "title": self.kind.value.replace("-", " "),
+            "type": urn_of(self.kind) if isinstance(self.kind, Refusal) else self.kind.urn,
+            "title": self.kind.value.replace("-", " ").replace("_", " "),
             "status": self.status.value,
             "detail": self.detail,
         }

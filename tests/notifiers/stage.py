@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from broker import lifecycle
-from notifiers.desk import Changes, Held, Listed, NotRecordedError, Word
+from notifiers.desk import Changes, Word
 from schemas import ids, question, record
 from schemas.record import Statement
 from schemas.records import (
@@ -44,6 +44,8 @@ from schemas.records import (
 from schemas.signing import PrivateKeySigner
 from schemas.snapshots import Agent, Directory, Group, Key, Person
 from schemas.world import World
+from streams.rows import Held, Listed
+from streams.sayings import NotRecordedError
 
 REALM = "stage"
 T0 = 1_700_000_000_000

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import pytest
 
 from notifiers.api.repeats import Repeats, ReusedError
-from notifiers.desk import Changes, UnreadableError
-from notifiers.kafka_desk import Rows
+from notifiers.desk import Changes
 from schemas import envelope
 from schemas.records import PendingApproval, Phase
 from schemas.topics import PROGRESS_KEY
 from streams.errors import NumberGapError
+from streams.rows import Rows, UnreadableError
 from tests.notifiers import stage
 
 

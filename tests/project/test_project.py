@@ -11,7 +11,7 @@ import pytest
 from schemas import contract
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("schemas", "streams", "broker", "executors", "notifiers", "auditors", "cli", "sandbox")
+ROOMS = ("schemas", "streams", "broker", "executors", "notifiers", "gateway", "auditors", "cli", "sandbox")
 PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#]+)(?:#[^)]*)?\)")
 

@@ -17,7 +17,7 @@ from sandbox.world import settings_of
 from streams import documents
 from tests.sandbox_world.waiting import until
 
-ROLES = {"intake", "core", "executor-s3", "api"}
+ROLES = {"gateway", "intake", "core", "executor-s3", "api"}
 SERVICES = {"kafka", "s3-store", "s3-proxy", "issuer"}
 
 

@@ -111,7 +111,9 @@ async def test_sigterm_ends_keyturn_up_and_its_roles_in_order(sandbox: SandboxWo
 
 
 async def test_a_role_that_the_realm_does_not_have_is_named(sandbox: SandboxWorld) -> None:
-    with pytest.raises(UnknownRoleError, match=r"no role is called cor; this realm has intake, core, executor-s3, api"):
+    with pytest.raises(
+        UnknownRoleError, match=r"no role is called cor; this realm has gateway, intake, core, executor-s3, api"
+    ):
         RunningRoles(sandbox.folder, only=("cor",))
 
 

@@ -50,13 +50,15 @@ check: $(READY) ## ruff, mypy, pyright, import contracts, generated files
 		|| { cat /tmp/keyturn-pyright.$$$$; rm -f /tmp/keyturn-pyright.$$$$; exit 1; }
 	@$(BIN)/lint-imports --no-cache >/dev/null && echo "imports: clean" || { $(BIN)/lint-imports --no-cache; exit 1; }
 	@$(BIN)/python -m schemas.contract --check
+	@$(BIN)/python -m cli.settings_reference --check
 
 format: $(READY) ## ruff format, and its safe fixes
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format --quiet .
 
-contract: $(READY) ## generate schemas/json, schemas/asyncapi.json and schemas/vectors anew
+contract: $(READY) ## generate schemas/json, schemas/asyncapi.json, schemas/vectors and docs/settings.md anew
 	@$(BIN)/python -m schemas.contract
+	@$(BIN)/python -m cli.settings_reference
 
 golden: $(READY) ## the golden trail anew, after a change of rules that was meant (docs/audit.md)
 	@$(BIN)/python -m tests.golden.make

@@ -19,7 +19,7 @@ OWN: Final = "KEYTURN_EXECUTOR_"
 class ExecutorSettings(BaseModel):
     """The runner's own settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     clock_ms: int = Field(
         30_000, ge=1_000, le=30_000, description="A grant further than this from our clock is refused."

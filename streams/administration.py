@@ -43,7 +43,7 @@ class Admin:
 class AdminSettings(BaseSettings):
     """The super user, from `KEYTURN_ADMIN_…`; without them the `administration` role is used."""
 
-    model_config = SettingsConfigDict(env_prefix=ADMIN_PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=ADMIN_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
 
     username: str | None = Field(default=None, description="A Kafka super user's name.")
     password: SecretStr | None = Field(default=None, description="Its password; prefer ADMIN_PASSWORD_FILE.")

@@ -29,7 +29,7 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """The settings shared by all roles."""
 
-    model_config = SettingsConfigDict(env_prefix="KEYTURN_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="KEYTURN_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     realm: RealmName = Field(
         description="This installation. Inside every signature: another realm's yes is nothing here."

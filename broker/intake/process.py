@@ -24,7 +24,9 @@ LOOK_SECONDS: Final = 0.5
 class IntakeSettings(BaseSettings):
     """What only intake is told."""
 
-    model_config = SettingsConfigDict(env_prefix="KEYTURN_INTAKE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="KEYTURN_INTAKE_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     catalog: Path | None = Field(default=None, description="YAML of resources: environment, classification, owner.")
     sweep_seconds: float = Field(default=10.0, gt=0, description="How often records without an answer are looked for.")

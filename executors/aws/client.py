@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from http.client import INTERNAL_SERVER_ERROR, MULTIPLE_CHOICES
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Final, Self
 
 import aiohttp
 from aiobotocore.config import AioConfig
@@ -81,6 +82,10 @@ class OneSendSession(AIOHTTPSession):  # type: ignore[misc]
         return session
 
 
+KNOWN: Final = {"region": True, "endpoint": False, "access_key": False, "secret_key": False, "secret_key_file": False}
+"""What every executor on AWS may be told, and whether it must be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """Where AWS is, and who we are before we assume a role."""
@@ -91,21 +96,34 @@ class Account:
 
     @classmethod
     def parse(cls, executor: str, given: Mapping[str, str], own: Mapping[str, bool]) -> Self:
-        """The settings `region`, and if given `endpoint`, `access_key`, `secret_key`.
+        """The settings `region`, and if given `endpoint`, `access_key` and `secret_key` or `secret_key_file`.
 
         `own` are the executor's other settings, and whether each is needed. ExecutorError says what is wrong.
         """
-        known = {"region": True, "endpoint": False, "access_key": False, "secret_key": False} | dict(own)
+        known = KNOWN | dict(own)
         if unknown := given.keys() - known.keys():
             raise ExecutorError(f"unknown settings: {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
         if missing := sorted({name for name, needed in known.items() if needed} - given.keys()):
             raise ExecutorError(f"set {', '.join(f'KEYTURN_{executor.upper()}_{name.upper()}' for name in missing)}")
-        if ("access_key" in given) != ("secret_key" in given):
+        secret = _secret(executor, given)
+        if ("access_key" in given) != (secret is not None):
+            name = f"KEYTURN_{executor.upper()}"
             raise ExecutorError(
-                f"set both KEYTURN_{executor.upper()}_ACCESS_KEY and KEYTURN_{executor.upper()}_SECRET_KEY, or neither"
+                f"set both {name}_ACCESS_KEY and {name}_SECRET_KEY_FILE (or {name}_SECRET_KEY), or neither"
             )
-        base = Credentials(given["access_key"], given["secret_key"]) if "access_key" in given else None
+        base = Credentials(given["access_key"], secret) if secret is not None else None
         return cls(Provider(given["region"], given.get("endpoint")), base)
+
+
+def _secret(executor: str, given: Mapping[str, str]) -> str | None:
+    """From its file if one is named. ExecutorError shows the file's path, never what is in it."""
+    if "secret_key_file" not in given:
+        return given.get("secret_key")
+    try:
+        return Path(given["secret_key_file"]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        place = f"KEYTURN_{executor.upper()}_SECRET_KEY_FILE: {given['secret_key_file']}"
+        raise ExecutorError(f"{place}: {type(exc).__name__}; it must be a readable text file") from None
 
 
 class Aws:

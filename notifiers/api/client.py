@@ -37,7 +37,7 @@ M = TypeVar("M", bound=BaseModel)
 class ClientSettings(BaseSettings):
     """Where the API is and who asks, from `KEYTURN_…` variables."""
 
-    model_config = SettingsConfigDict(env_prefix="KEYTURN_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="KEYTURN_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     api_url: str = Field(default="http://127.0.0.1:8470", description="The approvers' API.")
     token: SecretStr | None = Field(default=None, description="An access token; prefer TOKEN_FILE.")

@@ -24,7 +24,7 @@ IssuerUrl = Annotated[
 class DoorSettings(BaseSettings):
     """What every HTTP door is told. Subclasses name their prefix, their port and their audience."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on; beyond loopback it needs TLS.")
     port: int = Field(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")

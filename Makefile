@@ -42,6 +42,9 @@ bench: $(READY) ## figures of this commit on this machine, beside bare aiokafka 
 simulate: $(READY) ## HISTORIES=n SEED=s seeded histories of the shipped core and executors, with every fault, held against the laws
 	@$(BIN)/python -m tests.simulation --histories $(or $(HISTORIES),2000) --seed $(or $(SEED),0)
 
+three-nodes: $(READY) ## three Kafka nodes under load: kill a leader, a group's and a transaction's coordinator
+	@$(BIN)/python -m tests.campaign.three_nodes
+
 check: $(READY) ## ruff, mypy, pyright, import contracts, generated files
 	@$(BIN)/ruff check --quiet . && echo "ruff: clean"
 	@$(BIN)/ruff format --check --quiet . && echo "format: clean"

@@ -49,9 +49,14 @@ _NOT_YET: Final = frozenset(
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.NOT_COORDINATOR,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
+        # The client's own word for having found no coordinator in time: the first one that asks has the topic made.
+        KafkaError._TIMED_OUT,  # noqa: SLF001
     }
 )
 RETRY_SECONDS: Final = 0.1
+ATTEMPT_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 60.0
+"""How long a group's offsets are asked for, again and again."""
 _HELD: Final = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.REBALANCE_IN_PROGRESS})
 
 
@@ -88,7 +93,10 @@ def _configuration(settings: Settings) -> dict[str, str | int | float | bool]:
 
 
 class Cluster:
-    """One cluster, as an administrator sees it. Every call is answered in `REQUEST_SECONDS` or raises ClusterError."""
+    """One cluster, as an administrator sees it. Every call is answered in `REQUEST_SECONDS` or raises ClusterError.
+
+    Only the offsets of a group, which may have to wait for its coordinator, take `PATIENCE_SECONDS` if need be.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """`settings` are an administrator's. Not connected: `async with`."""
@@ -191,7 +199,7 @@ class Cluster:
 
         def ask() -> Offsets:
             asked = [ConsumerGroupTopicPartitions(group)]
-            return self._client.list_consumer_group_offsets(asked, request_timeout=REQUEST_SECONDS)[group]
+            return self._client.list_consumer_group_offsets(asked, request_timeout=ATTEMPT_SECONDS)[group]
 
         found = await _patiently(f"offsets of {group}", ask)
         return {at.partition: at.offset for at in found.topic_partitions or () if at.topic == topic and at.offset >= 0}
@@ -202,7 +210,7 @@ class Cluster:
         def ask() -> Offsets:
             places = [TopicPartition(topic, partition, offset) for partition, offset in sorted(offsets.items())]
             asked = [ConsumerGroupTopicPartitions(group, places)]
-            return self._client.alter_consumer_group_offsets(asked, request_timeout=REQUEST_SECONDS)[group]
+            return self._client.alter_consumer_group_offsets(asked, request_timeout=ATTEMPT_SECONDS)[group]
 
         try:
             await _patiently(f"offsets of {group}", ask)
@@ -259,7 +267,7 @@ async def _answer(what: str, future: "concurrent.futures.Future[Any]") -> Any:
 
 async def _patiently(what: str, ask: Callable[[], Offsets]) -> ConsumerGroupTopicPartitions:
     """A group's offsets, asked for again while Kafka says "not yet", of the group or of one partition."""
-    until = asyncio.get_running_loop().time() + REQUEST_SECONDS
+    until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
     while True:
         try:
             return await _said(what, _whole(ask()))

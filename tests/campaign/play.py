@@ -75,6 +75,8 @@ class Hearer:
         self._settings = world.settings("auditor")
         self._consumer = connection.reader(self._settings)
         self._heard: dict[str, IntentStatus] = {}
+        #: When each phase of an intent was first heard of.
+        self.times: dict[str, dict[Phase, float]] = {}
         self._changed = asyncio.Event()
 
     @asynccontextmanager
@@ -109,6 +111,7 @@ class Hearer:
                         if record.value is not None:
                             status = IntentStatus.from_bytes(record.value)
                             self._heard[status.intent] = status
+                            self.times.setdefault(status.intent, {}).setdefault(status.phase, time.monotonic())
                     self._changed.set()
                     self._changed = asyncio.Event()
 
@@ -134,8 +137,8 @@ class Stage:
         self.troupe.pause = script.pause
         for order in script.orders:
             self.troupe.order(order)
-        lives: list[Life] = [await self._life(ask) for ask in script.asks]
-        living = {asyncio.create_task(self._live(life), name=life.intent.id) for life in lives}
+        lives: list[Life] = [await self.life(ask) for ask in script.asks]
+        living = {asyncio.create_task(self.live(life), name=life.intent.id) for life in lives}
         blowing = [asyncio.create_task(self._blow(script, blow), name="blow") for blow in script.blows]
         faults: list[str] = []
         for task in blowing:
@@ -196,7 +199,7 @@ class Stage:
 
     # ------------------------------------------------------------ one life
 
-    async def _life(self, ask: Ask) -> Life:
+    async def life(self, ask: Ask) -> Life:
         """An intent with objects of its own to export."""
         prefix = f"c/{secrets.token_hex(6)}/"
         source = story.BROCHURES if ask.wish is Wish.PUBLIC else story.CUSTOMERS
@@ -217,7 +220,7 @@ class Stage:
         intent = self.agents[ask.agent].intent("s3.export", ("bucket", source), properties, ask.wish.value, ttl)
         return Life(ask, intent, prefix, bucket, objects, consented=ask.wish is Wish.PUBLIC)
 
-    async def _live(self, life: Life) -> None:
+    async def live(self, life: Life) -> None:
         """Ask, let people say what they say, and wait for the end."""
         await asyncio.sleep(life.ask.at)
         intent = life.intent
@@ -292,12 +295,13 @@ class Stage:
             except KafkaError:
                 if self.agents[name] is agent:
                     with contextlib.suppress(KafkaError, connection.ConnectionRefusedByKafkaError):
-                        await self._enter(name)
+                        await self.enter(name)
                 await asyncio.sleep(AGAIN_SECONDS)
             else:
                 return
 
-    async def _enter(self, name: str) -> None:
+    async def enter(self, name: str) -> None:
+        """A new life of this agent."""
         stack = AsyncExitStack()
         settings = self.world.settings(f"agent-{name}")
         agent = await stack.enter_async_context(SandboxAgent(settings, name, clock, secrets.token_bytes))
@@ -306,6 +310,7 @@ class Stage:
             await before.aclose()
 
     async def leave(self) -> None:
+        """Every agent is done."""
         for stack in self._stacks.values():
             await stack.aclose()
 
@@ -331,7 +336,7 @@ async def staged(world: SandboxWorld, troupe: Troupe) -> AsyncIterator[Stage]:
             stage = Stage(world, troupe, hearer, client, oracle)
             try:
                 for name in AGENTS:
-                    await stage._enter(name)
+                    await stage.enter(name)
                 yield stage
             finally:
                 await stage.leave()

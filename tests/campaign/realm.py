@@ -27,7 +27,7 @@ def clock() -> int:
 
 
 @asynccontextmanager
-async def campaign_realm(sandbox: Sandbox) -> AsyncIterator[SandboxWorld]:
+async def campaign_realm(sandbox: Sandbox, lease: int = LEASE_SECONDS) -> AsyncIterator[SandboxWorld]:
     """Started and provisioned inside, gone outside."""
     async with sandbox as world:
         home = RealmFolder(world.folder)
@@ -40,7 +40,7 @@ async def campaign_realm(sandbox: Sandbox) -> AsyncIterator[SandboxWorld]:
         await documents.apply_directory(settings, file, clock())
         manifest = story.manifest(s3_executor.plugin.manifest)
         actions = tuple(
-            action.model_copy(update={"lease": LEASE_SECONDS, "settle": SETTLE_SECONDS}) for action in manifest.actions
+            action.model_copy(update={"lease": lease, "settle": SETTLE_SECONDS}) for action in manifest.actions
         )
         short = manifest.model_copy(update={"actions": actions})
         await documents.apply_manifests(settings, [short], clock(), _accept)

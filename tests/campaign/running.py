@@ -71,28 +71,31 @@ class Tally:
         return [*lines, "", *(self.faults or ["0 lost, 0 done twice, 0 trails broken, every intent ended"])]
 
 
-async def campaign(runs: int, seed: int, keep: Path | None, a_realm: int = RUNS_A_REALM) -> Tally:
-    """All runs, a fresh realm every so many. Ends early when it has seen enough."""
+async def campaign(runs: int, seed: int, keep: Path | None = None, minutes: float | None = None) -> Tally:
+    """All runs, a fresh realm every so many. Ends early when it has seen enough, or after so many minutes."""
     tally = Tally()
-    number = 0
-    while number < runs and len(tally.faults) < ENOUGH:
-        upto = min(number + a_realm, runs)
+    until = time.monotonic() + minutes * 60 if minutes is not None else float("inf")
+    while tally.runs < runs and len(tally.faults) < ENOUGH and time.monotonic() < until:
+        first, upto = tally.runs, min(tally.runs + RUNS_A_REALM, runs)
+        scripts = [script(seed + number) for number in range(first, upto)]
         with tempfile.TemporaryDirectory(prefix="keyturn-campaign-", ignore_cleanup_errors=True) as folder:
-            home = keep / f"realm-{number}" if keep is not None else Path(folder)
-            scripts = [script(seed + each) for each in range(number, upto)]
-            await in_one_realm(home, scripts, tally, f"{{}}/{runs}")
-        number = upto
+            home = keep / f"realm-{first}" if keep is not None else Path(folder)
+            await in_one_realm(home, scripts, tally, f"{{}}/{runs}", until)
     return tally
 
 
-async def in_one_realm(folder: Path, scripts: Sequence[Script], tally: Tally, numbered: str = "{}") -> None:
-    """Play these in a realm of their own, and verify its trail."""
+async def in_one_realm(
+    folder: Path, scripts: Sequence[Script], tally: Tally, numbered: str = "{}", until: float = float("inf")
+) -> None:
+    """Play these in a realm of their own, none after `until`, and verify its trail."""
     sandbox = Sandbox(folder)
     began = time.monotonic()
     async with campaign_realm(sandbox) as world, Troupe(world.folder, sandbox.kafka) as troupe:
         async with staged(world, troupe) as stage:
             say(f"a realm, and two of each role, after {time.monotonic() - began:.1f} s")
             for played in scripts:
+                if time.monotonic() > until:
+                    break
                 judged = await stage.play(played)
                 tally.take(played, judged)
                 say(_line(numbered.format(tally.runs), played, judged))

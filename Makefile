@@ -31,11 +31,9 @@ demo-live: $(READY) ## the same, and leave it running to play with
 test: $(READY) ## every test, on a real Kafka and a real S3 API
 	@$(BIN)/python -m pytest -q
 
-RUNS ?= 200
-SEED ?= 0
+campaign: $(READY) ## RUNS=n SEED=s runs: kill every role and Kafka at every named point and at random (docs/survival.md)
+	@$(BIN)/python -m tests.campaign --runs $(or $(RUNS),200) --seed $(or $(SEED),0) $(if $(MINUTES),--minutes $(MINUTES))
 
-campaign: $(READY) ## kill every role and Kafka at every named point and at random: RUNS=200 SEED=0 (docs/survival.md)
-	@$(BIN)/python -m tests.campaign --runs $(RUNS) --seed $(SEED)
 bench: $(READY) ## figures of this commit on this machine, beside bare aiokafka and a PostgreSQL queue
 	@$(BIN)/python -m bench
 

@@ -10,6 +10,22 @@ from sandbox.aws import AwsAddress, LocalAws
 from sandbox.kafka import EmbeddedKafka, KafkaAddress
 from sandbox.world import Sandbox, SandboxWorld
 
+ROOMS = Path(__file__).parent
+#: Those that take longest, in that order: with two workers the end is early when they begin first.
+LONG = ("flow", "campaign", "core", "hostility", "broker")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker takes a whole room, so that its Kafka, its stage and its realms are started once."""
+    rank = {room: number for number, room in enumerate(LONG)}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_room(item)))
+    items.sort(key=lambda item: rank.get(_room(item), len(LONG)))
+
+
+def _room(item: pytest.Item) -> str:
+    return item.path.relative_to(ROOMS).parts[0] if item.path.is_relative_to(ROOMS) else item.path.parts[-2]
+
 
 @pytest.fixture(scope="session")
 def sandbox_cache() -> Path:

@@ -9,7 +9,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from executors import checking, outcomes
+from executors import checking, metrics, outcomes
 from executors.acting import ActJournal, Clock, Execution
 from executors.checking import Known, Own, Verified
 from executors.claims import Made
@@ -135,7 +135,7 @@ class Actor:
         await self._end(outcomes.outcome(grant, self._own.instance, Ended(Result.FAILED, f"refused: {reason}")))
 
     async def _perform(self, verified: Verified, action: ManifestAction) -> None:
-        intent, digest = verified.intent, verified.digest
+        intent, digest, began_at = verified.intent, verified.digest, self._clock()
         crashpoints.reached("executor.act.2-verified")
         await self._write(_used(verified, self._own.instance))
         crashpoints.reached("executor.act.3-used")
@@ -145,10 +145,13 @@ class Actor:
         self._running[digest] = execution
         log.info("acting", extra={"intent_id": intent.id, "grant": digest, "approvers": verified.approvers})
         try:
-            ended = await execution.run(self._clock)
+            with metrics.RUNNING.track_inprogress():
+                ended = await execution.run(self._clock)
         finally:
             del self._running[digest]
-        await self._end(outcomes.outcome(verified.grant, self._own.instance, ended, undo=verified.plan.undo))
+        outcome = outcomes.outcome(verified.grant, self._own.instance, ended, undo=verified.plan.undo)
+        await self._end(outcome)
+        metrics.acted(intent, outcome, began_at, self._clock())
 
     async def _end(self, outcome: Outcome) -> None:
         """Signed once; in the journal before it is said, so that a crash in between says the same bytes later."""
@@ -168,6 +171,7 @@ class Actor:
         crashpoints.reached("executor.act.9-end-journalled")
         await self._voice.report_signed(statement, outcome.intent)
         crashpoints.reached("executor.act.10-end-said")
+        metrics.ended(outcome)
         log.info(
             "ended",
             extra={"intent_id": outcome.intent, "result": outcome.result.value, "observed": outcome.observed},

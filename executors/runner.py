@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from aiokafka import ConsumerRecord, TopicPartition
 
+from executors import metrics
 from executors.acting import Clock
 from executors.actor import Actor
 from executors.checking import Own
@@ -303,6 +304,7 @@ class Runner:
                 crashpoints.reached("executor.plan.2-made")
                 await self._voice.report(plan, request.round.intent)
                 crashpoints.reached("executor.plan.3-said")
+                metrics.planned(request, plan, said.log_time, self._clock())
         finally:
             self._planning.release()
         said.handled()

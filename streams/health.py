@@ -1,19 +1,23 @@
-"""`/livez`: the loop turns. `/readyz`: the role serves; if not, it says what it waits for. Loopback only."""
+"""`/livez`: the loop turns. `/readyz`: the role serves; if not, it says what it waits for. `/metrics`: its counts."""
 
 import asyncio
 import contextlib
 import json
 from typing import Final, Self
 
+from streams import metrics
+
 MAX_REQUEST: Final = 4096
 TIMEOUT_SECONDS: Final = 2
+JSON: Final = "application/json"
 
 
 class Health:
     """A role's state, and the tiny HTTP/1.0 server that shows it. `async with`."""
 
-    def __init__(self, port: int) -> None:
-        """`port` 0 takes a free one; see `port`."""
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        """`port` 0 takes a free one; see `port`. It answers whoever reaches `host`: nothing it says is secret."""
+        self._host = host
         self._wanted = port
         self._server: asyncio.Server | None = None
         self._waiting: dict[str, str] = {"start": "starting"}
@@ -35,7 +39,7 @@ class Health:
         return not self._waiting
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._answer, "127.0.0.1", self._wanted, limit=MAX_REQUEST)
+        self._server = await asyncio.start_server(self._answer, self._host, self._wanted, limit=MAX_REQUEST)
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self
 
@@ -49,9 +53,9 @@ class Health:
                 request = await reader.readuntil(b"\r\n")
                 while (await reader.readuntil(b"\r\n")) != b"\r\n":
                     pass
-                status, body = self._page(request)
+                status, kind, body = self._page(request)
                 head = (
-                    f"HTTP/1.0 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+                    f"HTTP/1.0 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
                     "Connection: close\r\n\r\n"
                 )
                 writer.write(head.encode() + (b"" if request.startswith(b"HEAD ") else body))
@@ -63,12 +67,14 @@ class Health:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    def _page(self, request: bytes) -> tuple[str, bytes]:
+    def _page(self, request: bytes) -> tuple[str, str, bytes]:
         match request.split(b" ")[:2]:
             case [b"GET" | b"HEAD", b"/livez"]:
-                return "200 OK", b'{"live":true}'
+                return "200 OK", JSON, b'{"live":true}'
             case [b"GET" | b"HEAD", b"/readyz"]:
                 body = json.dumps({"ready": self.is_ready, "waiting_for": self._waiting}).encode()
-                return ("200 OK" if self.is_ready else "503 Service Unavailable"), body
+                return ("200 OK" if self.is_ready else "503 Service Unavailable"), JSON, body
+            case [b"GET" | b"HEAD", b"/metrics"]:
+                return "200 OK", metrics.TYPE, metrics.page()
             case _:
-                return "404 Not Found", b"{}"
+                return "404 Not Found", JSON, b"{}"

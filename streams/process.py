@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
-from streams import connection
+from streams import connection, tracing
 from streams.health import Health
 from streams.settings import Settings
 
@@ -88,6 +88,7 @@ def fail_stop(error: BaseException) -> NoReturn:
 def run(role: str, settings: Settings, main: Main) -> None:
     """Run a role until SIGTERM or SIGINT. Does not return normally after a failure: the process is gone then."""
     log_to_stderr(role)
+    tracing.begin(role, settings.realm, os.environ)
     asyncio.run(_run(settings, main))
 
 
@@ -97,7 +98,7 @@ async def _run(settings: Settings, main: Main) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        async with Health(settings.health) as health:
+        async with Health(settings.health, settings.health_host) as health:
             log.info("started", extra={"realm": settings.realm, "health": health.port, "pid": os.getpid()})
             await main(settings, health, stop)
     except BaseException as error:  # noqa: BLE001 - whatever it is, fail-stop

@@ -52,7 +52,8 @@ class Settings(BaseSettings):
         "0", description="Unique among the processes of one role; the same again after a restart (static membership)."
     )
     state: Path = Field(Path(".keyturn-state"), description="Scratch folder of this process; may be lost.")
-    health: int = Field(0, ge=0, le=65535, description="Loopback port for /livez and /readyz; 0 picks a free one.")
+    health: int = Field(0, ge=0, le=65535, description="Port of /livez, /readyz and /metrics; 0 picks a free one.")
+    health_host: str = Field("127.0.0.1", description="The address they answer on; loopback unless said otherwise.")
 
     @field_validator("kafka")
     @classmethod

@@ -87,6 +87,16 @@ class Failure:
     error: Exception | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One input and what became of it, for whoever counts."""
+
+    audit: AuditRecord
+    #: The row after it, or what was there; none of what is about no intent.
+    row: PendingApproval | None = None
+    verdict: str = ""
+
+
 @dataclass(slots=True)
 class Batch:
     """What one transaction will say."""
@@ -95,6 +105,7 @@ class Batch:
     #: Only the last row of an intent is said: `pending` is compacted. None: forgotten.
     rows: dict[str, Stored | None] = field(default_factory=dict)
     inputs: int = 0
+    decided: list[Decided] = field(default_factory=list)
 
     @property
     def is_worth_a_commit(self) -> bool:
@@ -220,7 +231,7 @@ class Deciding:
             self.rows.put(intent_id, stored)
             self.batch.rows[intent_id] = stored
         self.batch.words.extend(words)
-        self._audit(audit)
+        self._audit(audit, step.row or before, str(getattr(event.record, "verdict", "")))
 
     def _encoded(
         self, intent_id: str, before: PendingApproval | None, event: Event, step: lifecycle.Step
@@ -245,7 +256,8 @@ class Deciding:
         self.batch.words.append(Word(name, self._number, key, kept.TYPE, kept.to_bytes(), is_numbered=False))
         self.set_aside(source, record.timestamp, record.value or b"", refusal, kept.reason)
 
-    def _audit(self, record: AuditRecord) -> None:
+    def _audit(self, record: AuditRecord, row: PendingApproval | None = None, verdict: str = "") -> None:
         self.chain = self.chain.after(record)
         name = self._names.of(topics.AUDIT)
         self.batch.words.append(Word(name, 0, trail.key_of(record), record.TYPE, record.to_bytes(), is_numbered=False))
+        self.batch.decided.append(Decided(record, row, verdict))

@@ -7,6 +7,7 @@ same answer. Any failure of pure code is an answer (law 9).
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -14,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from broker.core import order
+from broker.core import metrics, order
 from broker.core.deciding import TOPICS, Batch, Deciding, Word
 from broker.core.order import Input, Order, ReadEnds, Ready, Starved
 from broker.core.rows import Stored
@@ -24,6 +25,7 @@ from schemas.envelope import EnvelopeError
 from schemas.records import (
     Claim,
     PendingApproval,
+    Phase,
     Progress,
     Tick,
 )
@@ -75,6 +77,7 @@ class CorePartition:
         self._shared = shared
         self._own = Deciding(settings.empty_world(), settings.names, number, shared.partitions)
         self._numbers: dict[str, int] = {}
+        self._consumer: AIOKafkaConsumer | None = None
         self._log_time = 0
         self._order: Order[ConsumerRecord] = Order({})
         #: By topic: the offset that was due when something later came instead.
@@ -96,6 +99,7 @@ class CorePartition:
         consumer = connection.reader(self._settings)
         await connection.start(consumer, self._settings)
         reading.assign_at(consumer, self._positions())
+        self._consumer = consumer
         crashpoints.reached("core.start.3-served")
         ready()
         log.info("partition served", extra={"partition": self._number, "rows": len(self._own.rows)})
@@ -106,6 +110,28 @@ class CorePartition:
         crashpoints.reached("core.stop.1-told")
         await connection.stop(consumer)
         await connection.stop(producer)
+
+    # ------------------------------------------------------------ being looked at
+
+    @property
+    def number(self) -> int:
+        """Which partition."""
+        return self._number
+
+    def lag(self) -> Mapping[str, int]:
+        """By input topic: how many records lie beyond what was decided, as of the last fetch."""
+        if self._consumer is None:
+            return {}
+        ends = {name: self._consumer.highwater(self._place(name)) for name in self._order.positions}
+        return {name: max(0, end - self._order.positions[name]) for name, end in ends.items() if end is not None}
+
+    def phases(self) -> Mapping[Phase, int]:
+        """How many rows are in each phase."""
+        return self._own.rows.phases
+
+    def oldest(self, phase: Phase) -> int | None:
+        """When the oldest row of this phase was asked."""
+        return self._own.rows.oldest(phase)
 
     # ------------------------------------------------------------ restoring
 
@@ -307,6 +333,7 @@ class CorePartition:
         batch = self._own.taken()
         missing = await self._unprovisioned({word.topic for word in batch.words})
         words = list(self._words(batch, missing))
+        begun = time.perf_counter()
         await producer.begin_transaction()
         crashpoints.reached("core.4-transaction-begun")
         sent = [await self._send(producer, word) for word in words]
@@ -318,6 +345,8 @@ class CorePartition:
         crashpoints.reached("core.5-transaction-sent")
         await producer.commit_transaction()
         crashpoints.reached("core.6-transaction-committed")
+        metrics.TRANSACTIONS.observe(time.perf_counter() - begun)
+        metrics.count(batch.decided, self._shared.clock())
 
     async def _unprovisioned(self, wanted: set[str]) -> set[str]:
         """Those of these topics that are not there. A manifest may come before its executor's topics do."""

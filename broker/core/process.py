@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
+from broker.core import metrics
 from broker.core.partition import CorePartition, Shared
 from schemas import topics
 from streams import connection, process
@@ -50,10 +51,11 @@ async def run(settings: Settings, health: Health, stop: asyncio.Event) -> None:
         shared = Shared(partitions, settings.signer(), speaker, surveyor, clock)
         shares = _Shares(lambda number: CorePartition(settings, number, shared), membership, health)
         membership.subscribe([topic], listener=shares)
-        remaining = asyncio.create_task(_remain(membership), name="membership")
-        await process.until_stopped(stop, remaining)
-        await shares.release_all()
-        remaining.cancel()
+        with metrics.Partitions(shares.served, clock):
+            remaining = asyncio.create_task(_remain(membership), name="membership")
+            await process.until_stopped(stop, remaining)
+            await shares.release_all()
+            remaining.cancel()
     await membership.stop()
 
 
@@ -72,6 +74,11 @@ class _Shares(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships
         self._membership = membership
         self._health = health
         self._running: dict[int, tuple[asyncio.Task[None], asyncio.Event]] = {}
+        self._served: dict[int, CorePartition] = {}
+
+    def served(self) -> Iterable[CorePartition]:
+        """The partitions that are served now."""
+        return tuple(self._served.values())
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Let go, in order: who owns them next finds everything committed."""
@@ -97,7 +104,10 @@ class _Shares(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships
 
     async def _serve(self, number: int, stop: asyncio.Event) -> None:
         try:
-            await self._made(number).run(stop, lambda: self._health.has(_name(number)))
+            partition = self._made(number)
+            self._served[number] = partition
+            await partition.run(stop, lambda: self._health.has(_name(number)))
+            del self._served[number]
         except BaseException as error:  # noqa: BLE001 - the client swallows what its listener raises: end here
             process.fail_stop(error)
 

@@ -8,7 +8,7 @@ Kafka, in headers, so that restoring decodes nothing.
 import bisect
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,6 +83,7 @@ class Rows:
         """Empty. `kept`: where the rows themselves lie, if not in memory."""
         self._rows: MutableMapping[str, Stored] = kept if kept is not None else {}
         self._open: Counter[str] = Counter()
+        self._phases: Counter[Phase] = Counter()
         #: When each requester's admitted intents were asked, in order.
         self._asked: defaultdict[str, list[int]] = defaultdict(list)
         #: By what people denied: whose rows say so.
@@ -118,6 +119,17 @@ class Rows:
     def all(self) -> Iterator[tuple[str, Stored]]:
         """Every row, by intent."""
         yield from self._rows.items()
+
+    @property
+    def phases(self) -> Mapping[Phase, int]:
+        """How many rows are in each phase."""
+        return self._phases
+
+    def oldest(self, phase: Phase) -> int | None:
+        """When the oldest row of this phase was asked; looks at every row, if there is one at all."""
+        if not self._phases[phase]:
+            return None
+        return min(stored.asked for stored in self._rows.values() if stored.phase is phase)
 
     def open_of(self, requester: str) -> int:
         """How many of a requester's intents have not ended."""
@@ -165,6 +177,7 @@ class Rows:
     def _remember(self, intent_id: str, stored: Stored) -> None:
         """Count a row in, where it counts: a function of the rows alone, so that a restart changes no answer."""
         requester = ids.requester_of(intent_id)
+        self._phases[stored.phase] += 1
         if stored.phase in OPEN:
             self._open[requester] += 1
         if stored.phase is not Phase.REFUSED:
@@ -178,6 +191,7 @@ class Rows:
         if stored is None:
             return
         requester = ids.requester_of(intent_id)
+        self._phases[stored.phase] -= 1
         if stored.phase in OPEN:
             self._open[requester] -= 1
             if not self._open[requester]:

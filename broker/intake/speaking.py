@@ -1,8 +1,9 @@
 """Answers go out signed, and are durable before anything is acked."""
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from broker.intake import answering, facts
+from broker.intake import answering, facts, metrics
 from broker.intake.answering import Admitted, Answer, Raw
 from broker.intake.facts import FactSource
 from schemas import envelope, topics
@@ -41,6 +42,7 @@ class Desk:
 
     async def answer(self, records: Sequence[Raw]) -> int:
         """Answer each record exactly once; returns how many, genesis records aside. All durable on return."""
+        begun = time.perf_counter()
         world = await self._world()
         crashpoints.reached("intake.2-world-read")
         received = [answering.receive(raw, world, self._partitions) for raw in records if not raw.is_genesis]
@@ -52,6 +54,9 @@ class Desk:
         crashpoints.reached("intake.3-facts-gathered")
         await self._speaker.say_all([self._sealed(answer) for answer in answers])
         crashpoints.reached("intake.4-answers-said")
+        metrics.BATCHES.observe(time.perf_counter() - begun)
+        metrics.BEHIND.set(max(0, self._clock() - max(raw.log_time for raw in records)) / 1000 if records else 0)
+        metrics.count(answers, (each for each in received if isinstance(each, Admitted)), self._clock())
         return len(answers)
 
     def _sealed(self, answer: Answer) -> tuple[str, int, Sealed]:

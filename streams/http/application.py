@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from streams.http.counting import Counted
 from streams.http.guards import MAX_BODY, Guard
 from streams.http.problems import Kind, ProblemError
 from streams.rows import UnreadableError
@@ -31,6 +32,7 @@ def guarded(title: str, broken: str, *, max_body: int = MAX_BODY) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _broken)
     app.add_middleware(Guard, max_body=max_body)
+    app.add_middleware(Counted)
     return app
 
 

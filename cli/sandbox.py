@@ -385,4 +385,27 @@ def _print_facts(folder: SandboxFolder, directory: Path, *, has_roles: bool, is_
         f'  eval "$(keyturn sandbox env cho{where})" && keyturn ls',
         f"  keyturn sandbox down{where}" if is_detached else "  Ctrl-C stops everything; the data are kept",
     ]
+    if has_roles:
+        lines += ["", "An agent asks, in Python; paste it into another terminal:", "", agent_snippet(directory)]
     typer.echo("\n".join(lines))
+
+
+def agent_snippet(directory: Path) -> str:
+    """A first intent, to be pasted; it runs as it stands."""
+    from sandbox import story
+
+    properties = {**story.EXPORT, "destination_prefix": "my-first-export/"}
+    return "\n".join(
+        [
+            "python - <<'END'",
+            "import keyturn",
+            "",
+            f"with keyturn.connect({str(directory)!r}) as client:",
+            f'    intent = client.submit("s3.export", ("bucket", {story.CUSTOMERS!r}), {{',
+            *(f"        {name!r}: {value!r}," for name, value in properties.items()),
+            '    }, reason="the partner asked for it")',
+            '    print("somebody on call decides on", intent.id)',
+            "    print(intent.wait())",
+            "END",
+        ]
+    )

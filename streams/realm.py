@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from schemas.record import NAME_PATTERN, RealmName
 from schemas.signing import PrivateKeySigner
-from schemas.topics import Names
+from schemas.topics import Names, Principal
 from streams import drafts
 from streams.access import Cast
 from streams.settings import PrefixName, Settings, read_signer
@@ -280,8 +280,10 @@ def _key_entries(realm: Realm) -> tuple[drafts.KeyEntry, ...]:
 
 def _environment(realm: Realm, role: str, root: str) -> str:
     key = None if role in KEYLESS else ROOT if role == "administration" else role
+    part, of = realm.cast.roles()[role]
     variables = {
         "REALM": realm.realm,
+        "AGENT": of if part is Principal.AGENT else None,
         "PREFIX": realm.prefix,
         "KAFKA": realm.kafka,
         "KAFKA_SECURITY": realm.kafka_security,

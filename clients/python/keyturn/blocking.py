@@ -9,12 +9,13 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from keyturn.client import HOUR, AsyncClient, AsyncIntent
-from keyturn.errors import ConfigurationError
+from keyturn.errors import ConfigurationError, NoConnectionError
 from keyturn.intents import Property
 from keyturn.outcomes import Outcome, Status
 from keyturn.transport import ActionOffer, Check
@@ -168,7 +169,8 @@ class Client:
             idempotency_key=idempotency_key,
             since=since,
         )
-        return Intent(self._loop.run(work), self._loop)
+        with self._own():
+            return Intent(self._loop.run(work), self._loop)
 
     def ask(
         self,
@@ -181,6 +183,8 @@ class Client:
         on_behalf_of: str | None = None,
         run: str | None = None,
         ticket: str | None = None,
+        idempotency_key: str | None = None,
+        since: datetime | None = None,
         timeout: timedelta | float | None = None,
         withdraw_on_cancel: bool = False,
     ) -> Outcome:
@@ -194,10 +198,23 @@ class Client:
             on_behalf_of=on_behalf_of,
             run=run,
             ticket=ticket,
+            idempotency_key=idempotency_key,
+            since=since,
             timeout=timeout,
             withdraw_on_cancel=withdraw_on_cancel,
         )
-        return self._loop.run(work)
+        with self._own():
+            return self._loop.run(work)
+
+    @contextmanager
+    def _own(self) -> Iterator[None]:
+        """An error's intent is one to be used without await, too."""
+        try:
+            yield
+        except NoConnectionError as exc:
+            if isinstance(exc.intent, AsyncIntent):
+                exc.intent = Intent(exc.intent, self._loop)
+            raise
 
     def intent(self, intent_id: str) -> Intent:
         """An intent that was submitted before, by whichever process: wait for it, look at it, take it back."""

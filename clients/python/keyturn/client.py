@@ -20,6 +20,7 @@ from keyturn.errors import (
     ConfigurationError,
     FieldError,
     KeyturnError,
+    NoConnectionError,
     ParametersError,
     StillOpenError,
     UnknownIntentError,
@@ -107,6 +108,9 @@ class BearerAuthor:
     def ask(self, draft: Draft, idempotency_key: str | None, since: datetime | None) -> Unsigned:
         """The wish, with a key that makes a repeat safe."""
         del since
+        if draft.on_behalf_of is not None:
+            text = "only an agent with a key says for whom it acts; the gateway believes the token alone: leave it out"
+            raise ParametersError([FieldError("/context/on_behalf_of", text)])
         return Unsigned(draft.members(), idempotency_key or self.keys())
 
     def take_back(self, intent_id: str, reason: str | None) -> None:
@@ -184,13 +188,13 @@ class AsyncIntent:
         if self._refused is None:
             await self._client.transport.withdraw(self.id, self._client.author.take_back(self.id, reason), reason)
 
-    async def resend(self) -> None:
+    async def resend(self, traceparent: str | None = None) -> None:
         """Send the same bytes again, after a NoConnectionError: its id pins its body, so it can't be done twice."""
         if self._asked is None:
             raise ConfigurationError(
                 f"{self.id} was not submitted from here: submit it again with the same idempotency_key"
             )
-        submitted = await self._client.transport.submit(self._asked, None)
+        submitted = await self._client.transport.submit(self._asked, traceparent)
         self.id, self._refused = submitted.intent, submitted.refused
 
     async def _statuses(self) -> AsyncGenerator[Status, None]:
@@ -282,8 +286,14 @@ class AsyncClient:
                 [FieldError("/since", "idempotency_key and since (when your work began) go together")]
             )
         asked = self.author.ask(draft, idempotency_key, since)
-        submitted = await self.transport.submit(asked, trace)
-        return AsyncIntent(submitted.intent, self, asked, submitted.refused, draft.seconds)
+        known = asked.intent if isinstance(asked, Sealed) else ""
+        intent = AsyncIntent(known, self, asked, None, draft.seconds)
+        try:
+            await intent.resend(trace)
+        except NoConnectionError as exc:
+            exc.intent = intent
+            raise
+        return intent
 
     async def ask(
         self,
@@ -296,6 +306,8 @@ class AsyncClient:
         on_behalf_of: str | None = None,
         run: str | None = None,
         ticket: str | None = None,
+        idempotency_key: str | None = None,
+        since: datetime | None = None,
         timeout: timedelta | float | None = None,  # noqa: ASYNC109 - ends the waiting, not the intent
         withdraw_on_cancel: bool = False,
     ) -> Outcome:
@@ -309,6 +321,8 @@ class AsyncClient:
             on_behalf_of=on_behalf_of,
             run=run,
             ticket=ticket,
+            idempotency_key=idempotency_key,
+            since=since,
         )
         return await intent.wait(timeout, withdraw_on_cancel=withdraw_on_cancel)
 

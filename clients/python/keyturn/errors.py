@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from keyturn.blocking import Intent
+    from keyturn.client import AsyncIntent
     from keyturn.outcomes import NotDone, Status
 
 
@@ -55,12 +57,15 @@ class NoConnectionError(KeyturnError, ConnectionError):
     """Nobody answers.
 
     What was to be sent may have arrived or not: sending it again is safe, as its id pins its body. `intent_id` is its
-    id where there is one.
+    id where there is one. When submitting failed, `intent` is the intent: `resend()` it, as another `submit` without
+    an idempotency key would be another intent.
     """
 
     def __init__(self, text: str, intent_id: str | None = None) -> None:
         super().__init__(text)
         self.intent_id = intent_id
+        #: As the client that raised this gives them.
+        self.intent: AsyncIntent | Intent | None = None
 
 
 class NotAllowedError(KeyturnError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -248,6 +249,33 @@ def test_a_lost_answer_is_repaired_by_sending_the_same_again() -> None:
         assert again.id == caught.value.intent_id
         assert isinstance(again.wait(WITHIN), keyturn.Succeeded)
     assert len(world.intents) == 1
+
+
+def test_what_was_lost_without_a_key_can_be_sent_again_too() -> None:
+    world = Keyturn()
+    world.approves()
+    with world.connect("reporter") as client:
+        world.loses_next_answer()
+        with pytest.raises(keyturn.NoConnectionError) as caught:
+            client.ask("s3.export", BUCKET, PLACE, reason=REASON)
+        intent = caught.value.intent
+        assert isinstance(intent, Intent)
+        intent.resend()
+
+        assert isinstance(intent.wait(WITHIN), keyturn.Succeeded)
+    assert [asked.id for asked in world.intents] == [intent.id]
+
+
+def test_ctrl_c_takes_back_when_asked_to_and_else_nothing() -> None:
+    world = Keyturn()
+    with world.connect("reporter") as client:
+        for withdraws, phase in ((True, Phase.WITHDRAWN), (False, Phase.PENDING)):
+            intent = client.submit("s3.export", BUCKET, PLACE, reason=REASON)
+            threading.Timer(0.1, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                intent.wait(withdraw_on_cancel=withdraws)
+
+            assert intent.status().phase is phase
 
 
 def test_a_process_that_starts_anew_finds_its_intent_by_key_or_by_id() -> None:

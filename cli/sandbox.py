@@ -21,6 +21,7 @@ app = typer.Typer(no_args_is_help=True)
 Folder = Annotated[Path, typer.Option("--dir", envvar="KEYTURN_DIR", help="The sandbox's directory.")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Leave it running, and return once it is ready.")]
 ServicesOnly = Annotated[bool, typer.Option("--services-only", help="Kafka, S3 and the issuer; no roles.")]
+WithAws = Annotated[bool, typer.Option("--aws", help="A local AWS too, and the executor for IAM.")]
 HERE = Path(".keyturn")
 LINES = 20
 LINES_OF_EACH = 3
@@ -40,6 +41,7 @@ def up(
     *,
     detach: Detach = False,
     services_only: ServicesOnly = False,
+    aws: WithAws = False,
 ) -> None:
     """Start everything; until Ctrl-C, or with --detach until `keyturn sandbox down`."""
     import asyncio
@@ -49,7 +51,7 @@ def up(
     cache = jars.cache_folder()
     if detach:
         asyncio.run(_fetched(cache.absolute() / "jars"))
-        _detach(directory, services_only=services_only)
+        _detach(directory, services_only=services_only, aws=aws)
         return
     from sandbox.foreground import run_sandbox, until_told
 
@@ -58,6 +60,7 @@ def up(
             directory,
             _say,
             has_roles=not services_only,
+            has_aws=aws,
             cache=cache,
             progress=download.progress,
             summary=lambda world: _print_summary(world, directory, has_roles=not services_only, is_detached=False),
@@ -94,7 +97,7 @@ async def _fetched(folder: Path) -> None:
         await jars.ensure(folder, progress=download.progress)
 
 
-def _detach(directory: Path, *, services_only: bool) -> None:
+def _detach(directory: Path, *, services_only: bool, aws: bool) -> None:
     """Start the same command in a session of its own, and wait until it is ready."""
     import os
     import subprocess
@@ -114,7 +117,7 @@ def _detach(directory: Path, *, services_only: bool) -> None:
     log.parent.mkdir(exist_ok=True, mode=0o700)
     with log.open("ab") as output:
         since = output.tell()
-        more = ("--services-only",) if services_only else ()
+        more = [*(["--services-only"] if services_only else []), *(["--aws"] if aws else [])]
         child = subprocess.Popen(  # noqa: S603 - our own command
             keyturn("sandbox", "up", "--dir", str(folder.path), *more),
             env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)},

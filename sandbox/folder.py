@@ -4,8 +4,8 @@
     ports.json        chosen once, kept for good
     applied.json      what was brought into force from which text, so that a restart does nothing twice
     realm.yaml keys/ passwords/ env/ state/      the realm's
-    directory.yaml roster.yaml policy.cedar catalog.yaml   the story, to be changed by hand
-    kafka/ s3/ issuer/   the services'
+    directory.yaml roster.yaml policy.cedar iam.cedar catalog.yaml   the story, to be changed by hand
+    kafka/ s3/ issuer/ aws/   the services'
     logs/ run/        of all services and roles together
 
 So every command of `keyturn` works with `--dir` on it.
@@ -35,7 +35,9 @@ PORTS = 4
 TOKEN_SECONDS = 3600
 """As long as a login counts as fresh."""
 SERVICES = ("kafka", "s3-store", "s3-proxy", "issuer")
-"""The children that are no roles."""
+"""The children that are no roles, in every sandbox."""
+AWS = "aws"
+"""One more, in a sandbox that has a local AWS."""
 ISSUER_PAGE = "/.well-known/openid-configuration"
 
 
@@ -84,6 +86,26 @@ class SandboxFolder:
     def is_ours(self) -> bool:
         """Whether this is a sandbox's directory, of whatever version."""
         return self.marker.exists()
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the story's documents are there, all of them: the roster is written last."""
+        return (self.path / "roster.yaml").exists()
+
+    @property
+    def has_aws(self) -> bool:
+        """Whether this sandbox was begun with a local AWS."""
+        return self.aws_policy.exists()
+
+    @property
+    def aws_policy(self) -> Path:
+        """The rules for what is done in it."""
+        return self.path / "iam.cedar"
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The children of this sandbox that are no roles."""
+        return (*SERVICES, AWS) if self.has_aws else SERVICES
 
     def running(self) -> Running | None:
         """Find the process that runs this sandbox."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from sandbox import jars
 from sandbox.errors import SandboxError
-from sandbox.folder import SERVICES, SandboxFolder
+from sandbox.folder import SandboxFolder
 from sandbox.kafka import quicken
 from sandbox.roles import RunningRoles
 from sandbox.standing import Watch, notes_file
@@ -75,18 +75,19 @@ async def run_sandbox(
     say: Callable[[str], None],
     *,
     has_roles: bool,
+    has_aws: bool,
     cache: Path,
     progress: jars.Progress,
     summary: Callable[[SandboxWorld], None],
 ) -> None:
     """Run the services, and the roles if wanted, until cancelled. `summary` is called when all are ready."""
     stopwatch = Stopwatch(say)
-    sandbox = Sandbox(directory, cache=cache, progress=progress, announce=stopwatch.ready)
+    sandbox = Sandbox(directory, cache=cache, progress=progress, announce=stopwatch.ready, has_aws=has_aws, say=say)
     folder = SandboxFolder(sandbox.directory)
     folder.open()
     log_to(folder.places.logs / "sandbox.log", "sandbox")
     async with sandbox as world, contextlib.AsyncExitStack() as running:
-        watch = Watch(folder.places, say, notes_file(folder), SERVICES)
+        watch = Watch(folder.places, say, notes_file(folder), folder.services)
         watch.note()
         running.callback(notes_file(folder).unlink, missing_ok=True)
         if has_roles:

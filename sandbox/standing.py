@@ -22,7 +22,7 @@ import psutil
 
 from sandbox import asking
 from sandbox.errors import AlreadyRunningError, SandboxError
-from sandbox.folder import ISSUER_PAGE, SERVICES, SandboxFolder, write
+from sandbox.folder import AWS, ISSUER_PAGE, SandboxFolder, write
 from sandbox.pidfile import PidFile, Running
 from sandbox.roles import health_file, is_ready, roles_of, waits_for
 from sandbox.supervise import Places
@@ -140,7 +140,7 @@ async def look(folder: SandboxFolder) -> tuple[Standing, ...]:
     folder.require()
     noted = notes(folder)
     roles = roles_of(folder.realm.realm()) if folder.realm.realm_file.exists() else ()
-    looking = [_service(folder, name, noted) for name in SERVICES]
+    looking = [_service(folder, name, noted) for name in folder.services]
     looking += [_role(folder, role.name, noted) for role in roles]
     return tuple(await asyncio.gather(*looking))
 
@@ -190,6 +190,8 @@ def _port_of(folder: SandboxFolder, name: str) -> int | None:
                 return int(identity["broker_port"])
             case "s3-store":
                 return int(json.loads((folder.path / "s3" / "ports.json").read_text(encoding="utf-8"))["s3"])
+            case "aws":
+                return int(json.loads((folder.path / AWS / "server.json").read_text(encoding="utf-8"))["port"])
             case "s3-proxy":
                 return folder.ports().s3
             case _:

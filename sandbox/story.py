@@ -21,6 +21,8 @@ REALM: Final = "sandbox"
 AGENT: Final = "reporter"
 OWNER: Final = "ana"
 EXECUTORS: Final = ("s3",)
+AWS_EXECUTORS: Final = ("iam",)
+"""Those that a local AWS is started for, in a sandbox that has one."""
 NOTIFIERS: Final = ("api",)
 PARTITIONS: Final = 4
 
@@ -118,11 +120,38 @@ forbid (principal, action == Action::"s3.export", resource)
 when { context.properties.destination_bucket == "acme-website" };
 """
 
+IAM_POLICY: Final = """\
+// What changing an identity's rights needs at Acme. Change it, then: keyturn policy apply policy.cedar iam.cedar
+
+@id("rights")
+@risk("high")
+@approvers("group:sre")
+@quorum("1")
+@assurance("identity")
+@within("1h")
+permit (principal, action in [Action::"iam.attach_policy", Action::"iam.detach_policy"], resource);
+
+// Known only once the executor has looked: ways to more rights need the data's owner too, who is not an engineer.
+@id("ways-to-more-rights")
+@risk("critical")
+@approvers("group:data-owners")
+@quorum("1")
+@assurance("identity")
+@within("30m")
+permit (principal, action == Action::"iam.attach_policy", resource)
+when { context has plan && context.plan has escalations && context.plan.escalations > 0 };
+
+@id("keyturn-is-not-for-agents")
+forbid (principal, action in [Action::"iam.attach_policy", Action::"iam.detach_policy"], resource)
+when { context.properties.identity like "arn:aws:iam::*:*/keyturn-*" };
+"""
+
 CATALOG: Final = """\
 # What intake knows of resources: the first pattern that matches `<type>/<id>` counts. Read again when it changes.
 - {match: bucket/acme-brochures, environment: production, classification: public, owner: marketing}
 - {match: bucket/acme-customers, environment: production, classification: confidential, owner: data-platform}
 - {match: "bucket/acme-*", environment: production, classification: internal, owner: platform}
+- {match: "role/arn:aws:iam::*:role/acme-*", environment: production, classification: internal, owner: platform}
 """
 
 
@@ -166,6 +195,21 @@ def _export(source: str, prefix: str, to: str, below: str) -> dict[str, Property
         "destination_bucket": to,
         "destination_prefix": below,
     }
+
+
+# Identities and policies of a sandbox with a local AWS. Whom a role trusts, and what a policy allows on what.
+
+ROLE: Final = "acme-reports"
+TRUSTED: Final = "lambda.amazonaws.com"
+AWS_POLICIES: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
+    "acme-read-exports": (("s3:GetObject", "s3:ListBucket"), f"arn:aws:s3:::{EXPORTS}*"),
+    "acme-run-anything": (("iam:PassRole", "lambda:CreateFunction", "lambda:InvokeFunction"), "*"),
+}
+
+
+def attachment(account: str, policy: str) -> dict[str, Property]:
+    """Properties of an `iam.attach_policy` or `iam.detach_policy` for the reports' role."""
+    return {"identity": f"arn:aws:iam::{account}:role/{ROLE}", "policy": f"arn:aws:iam::{account}:policy/{policy}"}
 
 
 # Properties of four `s3.export`s, one for each thing that can happen to one.

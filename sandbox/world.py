@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, TypeVar
 import httpx
 import yaml
 
+from executors import iam as iam_executor
 from executors import s3 as s3_executor
 from sandbox import asking, jars, ports, story
+from sandbox.aws import AwsAddress, LocalAws
 from sandbox.errors import AlreadyRunningError, SandboxError
-from sandbox.folder import ISSUER_PAGE, KeptPorts, SandboxFolder, url, write
+from sandbox.folder import AWS, ISSUER_PAGE, KeptPorts, SandboxFolder, url, write
 from sandbox.issuer import APPROVALS
 from sandbox.kafka import EmbeddedKafka, KafkaAddress, KafkaCluster
 from sandbox.roles import OK, environment, module, together
@@ -68,6 +70,8 @@ class SandboxWorld:
     api: str
     #: Where agents and people who ask are let in, once that role runs.
     gateway: str
+    #: The local AWS, in a sandbox that has one.
+    aws: AwsAddress | None = None
 
     @property
     def admin(self) -> Admin:
@@ -93,6 +97,10 @@ class Sandbox:
     progress: jars.Progress = jars.silent
     #: Called with each step that is done.
     announce: Callable[[str], None] = lambda _step: None
+    #: Called with a line when something else than Kafka has to be fetched.
+    say: Callable[[str], None] = lambda _line: None
+    #: A local AWS too, and the executors for it. Chosen when a sandbox is begun; one that has it keeps it.
+    has_aws: bool = False
     token: Callable[[int], bytes] = secrets.token_bytes
     #: Unix milliseconds.
     clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
@@ -102,6 +110,7 @@ class Sandbox:
     world: SandboxWorld | None = field(default=None, init=False)
     kafka: EmbeddedKafka | KafkaCluster = field(init=False)
     s3: LocalS3 | None = field(default=None, init=False)
+    aws: LocalAws | None = field(default=None, init=False)
     _running: AsyncExitStack = field(default_factory=AsyncExitStack, init=False)
 
     def __post_init__(self) -> None:
@@ -125,6 +134,11 @@ class Sandbox:
     async def start(self) -> SandboxWorld:
         """Start the services and provision the realm. When this raises, nothing of it is left running."""
         self._folder.open()
+        if self.has_aws and self._folder.is_told and not self._folder.has_aws:
+            raise SandboxError(
+                f"the sandbox in {self.directory} was begun without a local AWS: name a new directory with --dir, or "
+                "begin anew after `keyturn sandbox reset`."
+            )
         self._claim()
         try:
             self.world = await self._start()
@@ -142,8 +156,11 @@ class Sandbox:
         where = self._ports()
         issuer = self._folder.keep_issuer(where.issuer, self.token)
         self.s3 = self._local_s3(where)
+        has_aws = self.has_aws or self._folder.has_aws
+        self.aws = self._local_aws() if has_aws else None
         kafka: list[KafkaAddress] = []
         s3: list[S3Address] = []
+        aws: list[AwsAddress] = []
         # Registered first: whatever has started by the time one of them fails is stopped too.
         self._running.push_async_callback(self._stop_services, login := self._issuer(where, issuer.url))
         await together(
@@ -151,10 +168,17 @@ class Sandbox:
                 self._step("kafka", self.kafka.start(), kafka.append),
                 self._step("s3", self.s3.start(), s3.append),
                 self._step("issuer", login.start(), lambda _: None),
+                *(() if self.aws is None else (self._step(AWS, self.aws.start(), aws.append),)),
             )
         )
         world = SandboxWorld(
-            self.directory, kafka[0], s3[0], issuer.url, api=url(where.api), gateway=url(where.gateway)
+            self.directory,
+            kafka[0],
+            s3[0],
+            issuer.url,
+            api=url(where.api),
+            gateway=url(where.gateway),
+            aws=aws[0] if aws else None,
         )
         provisioning = Provisioning(world, self._folder, where, self.clock, self.token)
         provisioning.lay_out()
@@ -184,7 +208,15 @@ class Sandbox:
         return self._folder.keep_ports(self.kafka.ports(), self.token)
 
     def _local_s3(self, where: KeptPorts) -> LocalS3:
-        directory = self.directory / "s3"
+        directory = self._own("s3")
+        return LocalS3(directory, port=where.s3, stop_within=S3_STOP_WITHIN, random_bytes=self.token)
+
+    def _local_aws(self) -> LocalAws:
+        return LocalAws(self._own(AWS), cache=self.cache, progress=self.say, random_bytes=self.token)
+
+    def _own(self, service: str) -> Path:
+        """Make a service's directory."""
+        directory = self.directory / service
         directory.mkdir(exist_ok=True, mode=0o700)
         places = self._folder.places
         # It keeps its traces in folders of its own; here they lie with everybody's.
@@ -192,7 +224,7 @@ class Sandbox:
             shared.mkdir(exist_ok=True, mode=0o700)
             if not (own := directory / shared.name).is_symlink():
                 own.symlink_to(os.path.relpath(shared, directory))
-        return LocalS3(directory, port=where.s3, stop_within=S3_STOP_WITHIN, random_bytes=self.token)
+        return directory
 
     def _issuer(self, where: KeptPorts, url: str) -> Child:
         async def is_ready() -> bool:
@@ -216,6 +248,8 @@ class Sandbox:
         stopping = [issuer.stop(), self.kafka.stop()]
         if self.s3 is not None:
             stopping.append(self.s3.stop())
+        if self.aws is not None:
+            stopping.append(self.aws.stop())
         await together(stopping)
 
     def require_own_settings(self) -> None:
@@ -238,6 +272,17 @@ class Provisioning:
     clock: Callable[[], int]
     token: Callable[[int], bytes]
 
+    @property
+    def executors(self) -> tuple[str, ...]:
+        """Those of this sandbox."""
+        return story.EXECUTORS if self.world.aws is None else (*story.EXECUTORS, *story.AWS_EXECUTORS)
+
+    @property
+    def policies(self) -> list[Path]:
+        """The files that its policy is in."""
+        files = [self.folder.path / "policy.cedar"]
+        return files if self.world.aws is None else [*files, self.folder.aws_policy]
+
     def lay_out(self) -> None:
         """Make keys, passwords, environment files and the story's documents; what is there is kept."""
         realm = Realm(
@@ -247,7 +292,7 @@ class Provisioning:
             partitions=story.PARTITIONS,
             replication_factor=self.world.kafka.copies,
             min_insync_replicas=self.world.kafka.least,
-            executors=story.EXECUTORS,
+            executors=self.executors,
             notifiers=story.NOTIFIERS,
             agents=(story.AGENT,),
         )
@@ -259,15 +304,17 @@ class Provisioning:
         """Write the story's documents, once: afterwards they are the user's."""
         path = self.folder.path
         # The last one says that all are there.
-        if (last := path / "roster.yaml").exists():
+        if self.folder.is_told:
             return
         directory = path / "directory.yaml"
         first = drafts.load(directory.read_text(encoding="utf-8"), str(directory))
         members = story.directory(self.world.issuer, first["keys"])
         write(directory, yaml.safe_dump(members, sort_keys=False, default_flow_style=None))
         write(path / "policy.cedar", story.POLICY)
+        if self.world.aws is not None:
+            write(self.folder.aws_policy, story.IAM_POLICY)
         write(path / "catalog.yaml", story.CATALOG)
-        write(last, yaml.safe_dump(dict(story.ROSTER), sort_keys=False, default_flow_style=None))
+        write(path / "roster.yaml", yaml.safe_dump(dict(story.ROSTER), sort_keys=False, default_flow_style=None))
 
     def _tell_roles(self) -> None:
         """Add what only some roles are told."""
@@ -285,6 +332,19 @@ class Provisioning:
                 "KEYTURN_S3_SECRET_KEY": s3.executor.secret_key,
             },
         )
+        if (aws := self.world.aws) is not None:
+            for name in story.AWS_EXECUTORS:
+                own = aws.executors[name]
+                told = {
+                    "ENDPOINT": aws.endpoint,
+                    "REGION": aws.region,
+                    "READ_ROLE": own.read_role,
+                    "ACT_ROLE": own.act_role,
+                    "ACCESS_KEY": own.keys.access_key,
+                    "SECRET_KEY": own.keys.secret_key,
+                }
+                variables = {f"KEYTURN_{name.upper()}_{member}": value for member, value in told.items()}
+                self.folder.tell(f"executor-{name}", variables)
         self.folder.tell(
             "administration",
             {"KEYTURN_ADMIN_USERNAME": self.world.admin.username, "KEYTURN_ADMIN_PASSWORD": self.world.admin.password},
@@ -301,7 +361,7 @@ class Provisioning:
 
     async def apply(self) -> None:
         """Bring Kafka, the documents and the buckets to where the folder says they are."""
-        await together((self._provision(), self._fill_buckets()))
+        await together((self._provision(), self._fill_buckets(), self._make_identities()))
 
     async def _provision(self) -> None:
         await administration.provision(self.folder.path, self.world.admin)
@@ -311,7 +371,8 @@ class Provisioning:
         """Apply each document whose text is not the one applied last: nothing is read for those that did not change."""
         settings = self.world.settings("administration")
         path, now = self.folder.path, self.clock()
-        manifests = [story.manifest(s3_executor.plugin.manifest)]
+        plugins = {"iam": iam_executor.plugin, "s3": s3_executor.plugin}
+        manifests = [story.manifest(plugins[name].manifest) for name in self.executors]
         # In this order: a roster fills what the directory lists, a policy is checked against the manifests.
         steps: tuple[tuple[str, bytes, Callable[[], Awaitable[Applied]]], ...] = (
             (
@@ -331,8 +392,8 @@ class Provisioning:
             ),
             (
                 "policy",
-                (path / "policy.cedar").read_bytes(),
-                lambda: documents.apply_policies(settings, [path / "policy.cedar"], now, _require_fit),
+                b"\n".join(file.read_bytes() for file in self.policies),
+                lambda: documents.apply_policies(settings, self.policies, now, _require_fit),
             ),
         )
         for name, text, bring in steps:
@@ -350,6 +411,14 @@ class Provisioning:
 
         await buckets.fill(self.world.s3)
         self.folder.keep_applied(self.folder.applied() | {"buckets": str(story.VERSION)})
+
+    async def _make_identities(self) -> None:
+        if self.world.aws is None or self.folder.applied().get("identities") == str(story.VERSION):
+            return
+        from sandbox import identities  # noqa: PLC0415  as above
+
+        await identities.fill(self.world.aws)
+        self.folder.keep_applied(self.folder.applied() | {"identities": str(story.VERSION)})
 
 
 def settings_of(folder: Path, role: str) -> Settings:

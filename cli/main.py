@@ -60,6 +60,8 @@ MOUNTS: Final = (
             "resolve": "Say what became of an unknown outcome.",
         },
     ),
+    Mount("cli.submit", {"submit": "Ask for something to be done."}),
+    Mount("cli.withdraw", {"withdraw": "Take an intent back."}),
     Mount("cli.audit", {"audit": "Follow, show, verify and export the trail."}, is_noun=True),
     Mount("cli.run", {"run": "Run one role."}, is_noun=True),
     Mount("cli.up", {"up": "Run every role of a realm on this machine."}),

@@ -29,6 +29,8 @@ HEADERS: Final = {
     "X-Frame-Options": "DENY",
 }
 _MAX_PATH: Final = 200
+_CLOSE: Final = {"Connection": "close"}
+"""What is still to come of this body is not read: the connection cannot go on."""
 
 
 class Guard:
@@ -104,15 +106,15 @@ class Guard:
 
 def too_large(most: int) -> ProblemError:
     """The body is longer than anything this door takes."""
-    return ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, Kind.TOO_LARGE, f"a request body has at most {most} bytes")
+    detail = f"a request body has at most {most} bytes"
+    return ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, Kind.TOO_LARGE, detail, headers=_CLOSE)
 
 
 def _two_lengths() -> ProblemError:
     detail = "send Content-Length or Transfer-Encoding, not both"
-    return ProblemError(HTTPStatus.BAD_REQUEST, Kind.MALFORMED, detail, headers={"Connection": "close"})
+    return ProblemError(HTTPStatus.BAD_REQUEST, Kind.MALFORMED, detail, headers=_CLOSE)
 
 
 def _too_slow(seconds: float) -> ProblemError:
-    return ProblemError(
-        HTTPStatus.REQUEST_TIMEOUT, Kind.TOO_SLOW, f"the body did not come within {seconds:g} s: send it at once"
-    )
+    detail = f"the body did not come within {seconds:g} s: send it at once"
+    return ProblemError(HTTPStatus.REQUEST_TIMEOUT, Kind.TOO_SLOW, detail, headers=_CLOSE)

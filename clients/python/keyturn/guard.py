@@ -202,8 +202,8 @@ class _Asking:
                 f"{name}: unbound= names arguments, fixed= what no argument gives: {sorted(astray)}"
             )
         for text in (self.resource, self.reason, self.key):
-            if callable(text) and (unmet := _named(text) - names):
-                raise ConfigurationError(f"{name}: it has no argument {min(unmet)!r} for {text}")
+            if callable(text) and (unmet := _named(text) - names - self.fixed.keys()):
+                raise ConfigurationError(f"{name}: neither an argument nor fixed= is called {min(unmet)!r}: see {text}")
         return inspect.Signature(rest)
 
     def bind(self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
@@ -214,17 +214,18 @@ class _Asking:
             if name not in self.unbound:
                 bound.arguments[name] = _own(name, value)
         arguments = dict(bound.arguments)
+        said = {**self.fixed, **arguments}
         properties = {
             name: value for name, value in arguments.items() if name not in self.unbound and value is not None
         }
         submit: dict[str, Any] = {
             "action": self.action,
-            "resource": _of(self.resource, arguments),
+            "resource": _of(self.resource, said),
             "properties": {**self.fixed, **{name: _copy(value) for name, value in properties.items()}},
-            "reason": _of(self.reason, arguments),
+            "reason": _of(self.reason, said),
         }
         if self.key is not None:
-            submit["idempotency_key"], submit["since"] = _of(self.key, arguments)
+            submit["idempotency_key"], submit["since"] = _of(self.key, said)
         return _Call(submit, bound.args, bound.kwargs)
 
 

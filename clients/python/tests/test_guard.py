@@ -30,7 +30,7 @@ def test_it_runs_on_success_with_the_outcome_and_its_arguments() -> None:
             client,
             action="s3.export",
             resource=lambda source: ("bucket", source),
-            reason=lambda source, destination: f"{source} to {destination}",
+            reason=lambda source, destination, max_objects: f"{source} to {destination}, {max_objects} at most",
             fixed={"max_objects": 10},
         )
         def export(done: keyturn.Succeeded, source: str, destination: str = "acme-exports") -> str:
@@ -42,7 +42,7 @@ def test_it_runs_on_success_with_the_outcome_and_its_arguments() -> None:
     (asked,) = world.intents
     assert asked.properties == {"source": "acme-customers", "destination": "acme-exports", "max_objects": 10}
     assert asked.resource == BUCKET
-    assert asked.context["reason"] == "acme-customers to acme-exports"
+    assert asked.context["reason"] == "acme-customers to acme-exports, 10 at most"
 
 
 @pytest.mark.parametrize("answer", EVERY_NO, ids=lambda answer: type(answer).__name__)

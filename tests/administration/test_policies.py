@@ -23,6 +23,15 @@ def judged(facts: dict[str, str], **measures: Scalar) -> Classification:
     return policy.evaluate(BOOK, examples.INTENT, known, plan, examples.NOON)
 
 
+def delete_judged(facts: dict[str, str], **measures: Scalar) -> Classification:
+    known = [Fact(name=name, value=value, source="test", observed_at=0) for name, value in facts.items()]
+    plan = examples.PLAN.model_copy(update={"measures": measures}) if measures else None
+    action = examples.INTENT.action.model_copy(
+        update={"name": "s3.delete", "properties": {"bucket": "customers", "prefix": "2019/"}}
+    )
+    return policy.evaluate(BOOK, examples.INTENT.model_copy(update={"action": action}), known, plan, examples.NOON)
+
+
 def seats(found: Classification) -> dict[str, int]:
     return {seat.of: seat.count for seat in found.requirement.seats} if found.requirement else {}
 
@@ -83,3 +92,22 @@ async def test_the_catalogue_knows_what_its_patterns_say(bucket: str, classifica
     assert found.get("classification") == classification
     entries = [CatalogEntry.model_validate(entry) for entry in yaml.safe_load((SAMPLES / "catalog.yaml").read_text())]
     assert all(entry.environment and entry.classification and entry.owner for entry in entries)
+
+
+def test_deleting_needs_the_owner_of_the_data_unless_they_are_made_up() -> None:
+    assert delete_judged(SYNTHETIC).effect is Effect.PERMIT
+    for facts in (INTERNAL, {}):
+        assert seats(delete_judged(facts)) == {"group:data-owners": 1}
+
+
+def test_deleting_much_or_what_is_soon_gone_needs_more_of_them() -> None:
+    assert seats(delete_judged(INTERNAL, objects=501)) == {"group:data-owners": 1, "group:sre": 1}
+    soon = delete_judged(INTERNAL, objects=1, recoverable_days=6)
+    assert seats(soon) == {"group:data-owners": 2}
+    assert (soon.risk, soon.requirement and soon.requirement.assurance) == (Risk.CRITICAL, Assurance.IDENTITY)
+    assert seats(delete_judged(INTERNAL, objects=1, recoverable_days=7)) == {"group:data-owners": 1}
+
+
+@pytest.mark.parametrize("facts", [SYNTHETIC, INTERNAL, {}])
+def test_nothing_is_deleted_for_good(facts: dict[str, str]) -> None:
+    assert delete_judged(facts, objects=1, recoverable_days=0).effect is Effect.DENY

@@ -115,6 +115,14 @@ permit (principal, action == Action::"s3.export", resource)
 when { context has plan && context.plan has bytes && context.plan.bytes > 1000000 }
 unless { context.facts has classification && context.facts.classification == "public" };
 
+@id("delete")
+@risk("high")
+@approvers("oncall:data")
+@quorum("1")
+@assurance("identity")
+@within("1h")
+permit (principal, action == Action::"s3.delete", resource);
+
 @id("nothing-to-the-website")
 forbid (principal, action == Action::"s3.export", resource)
 when { context.properties.destination_bucket == "acme-website" };

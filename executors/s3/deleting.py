@@ -31,6 +31,8 @@ from schemas.records import (
     Round,
 )
 
+FOR_EVER_DAYS: Final = 36_500
+"""What is measured when no rule erases: a policy compares numbers."""
 MARGIN_MS: Final = 5_000
 """How far the provider's clock may be from ours when a marker is told by its time."""
 
@@ -127,6 +129,7 @@ def _plan(delete: Delete, look: Look, intent: Intent, round_: Round, now: int) -
         "largest_bytes": max(item.size for item in look.objects),
         # Law 6: what cannot be read protects nobody.
         "object_lock": look.is_locked is True,
+        "recoverable_days": FOR_EVER_DAYS if days is None else days,
     }
     return Plan(
         round=round_,
@@ -143,7 +146,7 @@ def _plan(delete: Delete, look: Look, intent: Intent, round_: Round, now: int) -
             ),
         ),
         fingerprints=look.fingerprints(delete),
-        measures=measures if days is None else measures | {"recoverable_days": days},
+        measures=measures,
         reversibility=Reversibility.EXACT if days is None else Reversibility.WINDOW,
         undo=_undo(look, days),
         planned_at=now,

@@ -12,6 +12,7 @@ from schemas.records import (
     Channel,
     Decision,
     Evidence,
+    Outcome,
     Phase,
     Quarantined,
     Refusal,
@@ -51,6 +52,36 @@ async def test_a_denied_export_does_nothing(stage: Stage) -> None:
 
     assert status.reason == REASON
     await stage.assert_nothing_exported(shelf)
+
+
+async def test_an_approved_deletion_hides_each_object_once_and_erases_none(stage: Stage) -> None:
+    shelf = await stage.shelf()
+    intent = stage.agent.intent(
+        "s3.delete",
+        ("bucket", story.CUSTOMERS),
+        {"bucket": story.CUSTOMERS, "prefix": f"{shelf.prefix}/"},
+        "they asked to be forgotten",
+        600,
+    )
+    await stage.agent.submit(intent)
+    await stage.agent.until(intent.id, Phase.PENDING)
+    assert await stage.says("ana", intent.id, Verdict.APPROVE) is Refusal.SELF_APPROVAL
+    assert await stage.says("cho", intent.id, Verdict.APPROVE) is None
+    await stage.agent.until(intent.id, Phase.SUCCEEDED)
+
+    found = await stage.s3.list_object_versions(Bucket=story.CUSTOMERS, Prefix=f"{shelf.prefix}/")
+    assert [version["Key"] for version in found["Versions"]] == list(shelf.keys)
+    assert sorted((marker["Key"], marker["IsLatest"]) for marker in found["DeleteMarkers"]) == [
+        (key, True) for key in shelf.keys
+    ]
+    outcome = (await stage.row(intent.id)).outcome
+    assert outcome is not None
+    receipt = outcome.read(Outcome).receipt
+    assert receipt is not None
+    made = {marker["Key"]: marker["VersionId"] for marker in found["DeleteMarkers"]}
+    assert {
+        change.target.partition(f"{story.CUSTOMERS}/")[2]: change.detail["marker"] for change in receipt.changes
+    } == made
 
 
 async def test_an_export_that_nobody_decides_expires(stage: Stage) -> None:

@@ -118,3 +118,18 @@ def test_somebody_is_on_call_today_and_stands_in_no_circle() -> None:
     rota = yaml.safe_load(yaml.safe_dump(dict(story.ROSTER)))["rotas"][0]
     assert (rota["id"], [shift["person"] for shift in rota["shifts"]]) == ("data", ["cho"])
     assert rota["shifts"][0]["starts_at"] < time.strftime("%Y-%m-%d") < rota["shifts"][0]["ends_at"]
+
+
+async def test_a_deletion_needs_whoever_is_on_call_for_the_data_though_the_data_are_public(tmp_path: Path) -> None:
+    (tmp_path / "catalog.yaml").write_text(story.CATALOG)
+    book = policy.load(story.POLICY, [story.manifest(s3_executor.plugin.manifest)])
+    asked = Intent(
+        id=ids.intent_id(story.AGENT, NOW, bytes(10)),
+        subject=Subject(type="agent", id=story.AGENT),
+        action=Action(name="s3.delete", properties={"bucket": story.BROCHURES, "prefix": "2026/"}),
+        resource=Resource(type="bucket", id=story.BROCHURES),
+        context=Context(reason="nobody reads them"),
+        ttl=600,
+    )
+    facts = (await gather([asked], [Catalog(tmp_path / "catalog.yaml")], NOW))[0]
+    assert seats(policy.evaluate(book, asked, facts, None, NOW)) == {"oncall:data"}

@@ -35,6 +35,9 @@ test: $(READY) ## every test, on a real Kafka and a real S3 API
 campaign: $(READY) ## RUNS=n SEED=s runs: kill every role and Kafka at every named point and at random (docs/survival.md)
 	@$(BIN)/python -m tests.campaign --runs $(or $(RUNS),200) --seed $(or $(SEED),0) $(if $(MINUTES),--minutes $(MINUTES))
 
+hostility: $(READY) ## RECORDS=n SEED=s hostile records on every input of intake and core
+	@RECORDS=$(or $(RECORDS),20000) SEED=$(or $(SEED),7) $(BIN)/python -m pytest -q -s --timeout 3600 tests/hostility/test_core_inputs.py
+
 bench: $(READY) ## figures of this commit on this machine, beside bare aiokafka and a PostgreSQL queue
 	@$(BIN)/python -m bench
 

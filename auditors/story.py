@@ -20,8 +20,10 @@ from schemas.records import (
     Outcome,
     Plan,
     PlanFailed,
+    Redrive,
     Requirement,
     Resolution,
+    Skip,
     Tick,
     Withdrawal,
 )
@@ -168,6 +170,13 @@ def _said_by(statement: Statement) -> Iterator[str]:
             yield f"{outcome.result.value}{observed}, under grant {outcome.grant}"
             if outcome.receipt is not None:
                 yield f"receipt: {quoted(outcome.receipt.summary)}; {len(outcome.receipt.changes)} changes"
+        case Skip.TYPE:
+            skip = statement.read(Skip)
+            yield f"declares {quoted(skip.topic)}/{skip.partition}/{skip.position} lost, goes on at {skip.until}"
+        case Redrive.TYPE:
+            again = statement.read(Redrive)
+            place = f"{quoted(again.source.topic)}/{again.source.partition}/{again.source.offset}"
+            yield f"puts {place} on the log again, {again.bytes} bytes, sha256 {again.sha256}"
         case _:
             return
 

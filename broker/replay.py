@@ -16,7 +16,7 @@ from broker.lifecycle import intent_id_of
 from schemas import canonical, envelope, ids, partition, topics
 from schemas.canonical import Json
 from schemas.record import Record, RecordError, Statement
-from schemas.records import FINAL, AuditRecord, ChainHead, Genesis, Progress, Source
+from schemas.records import FINAL, AuditRecord, ChainHead, Genesis, Progress, Refusal, Source
 from schemas.timing import LEADER_SKEW_MS
 from schemas.topics import PROGRESS_KEY, Names
 from schemas.world import RULES, World
@@ -167,7 +167,10 @@ class Replay:
             self._take_over(record, here)
             return
         self._forget_unseen(record, here)
-        here.own.decide(record.source.topic, received)
+        # What the log held when a skip was judged is not at hand: the trail's word is taken for it.
+        objection = record.reason if record.refusal is Refusal.NOT_LOST else None
+        here.own.decide(record.source.topic, received, objection)
+        here.own.jumps.clear()
         words = here.own.taken().words
         here.due.extend(word.value or b"" for word in words if word.type == AuditRecord.TYPE)
 

@@ -63,6 +63,8 @@ MOUNTS: Final = (
     Mount("cli.submit", {"submit": "Ask for something to be done."}),
     Mount("cli.withdraw", {"withdraw": "Take an intent back."}),
     Mount("cli.audit", {"audit": "Follow, show, verify and export the trail."}, is_noun=True),
+    Mount("cli.quarantine", {"quarantine": "What could not be read: list it, show it, put it back."}, is_noun=True),
+    Mount("cli.core", {"core": "Go on beyond lost inputs, signed and audited."}, is_noun=True),
     Mount("cli.run", {"run": "Run one role."}, is_noun=True),
     Mount("cli.up", {"up": "Run every role of a realm on this machine."}),
     Mount("cli.sandbox", {"sandbox": "A whole Keyturn on this machine, with a story."}, is_noun=True),

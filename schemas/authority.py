@@ -37,6 +37,9 @@ MAY_SIGN: Final[dict[str, frozenset[Role]]] = {
     records.OutcomeUnknown.TYPE: frozenset({"core"}),
     records.AuditRecord.TYPE: frozenset({"core"}),
     records.Quarantined.TYPE: frozenset({"intake", "core", "executor"}),
+    records.Redrive.TYPE: frozenset({"operator"}),
+    # And the core takes it from a pinned root key only.
+    records.Skip.TYPE: frozenset({"root"}),
     records.Genesis.TYPE: frozenset({"root"}),
     snapshots.Directory.TYPE: frozenset({"root"}),
     snapshots.Policies.TYPE: frozenset({"root"}),

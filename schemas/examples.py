@@ -19,7 +19,7 @@ REALM: Final = "example"
 NOON: Final = 1_767_268_800_000
 PARTITION: Final = 3
 INTENT_ID: Final = ids.intent_id("export-bot", NOON, bytes(range(10)))
-ROLES: Final = ("root", "agent", "gateway", "intake", "core", "executor", "notifier", "roster", "notary")
+ROLES: Final = ("root", "agent", "gateway", "intake", "core", "executor", "notifier", "roster", "notary", "operator")
 
 
 def seed(role: str) -> bytes:
@@ -233,6 +233,15 @@ QUARANTINED: Final = r.Quarantined(
     bytes=4,
     value="dGVzdA==",
 )
+SKIP: Final = r.Skip(
+    topic="classified", partition=PARTITION, position=20, until=23, reason="the disk of broker 2 burnt; see INC-7"
+)
+REDRIVE: Final = r.Redrive(
+    source=source("intents", 19),
+    sha256=QUARANTINED.sha256,
+    bytes=QUARANTINED.bytes,
+    reason="its key was listed too late",
+)
 TICK: Final = r.Tick(partition=PARTITION, number=1)
 GENESIS: Final = r.Genesis(realm=REALM, topic="keyturn.intents", partition=PARTITION)
 
@@ -330,6 +339,8 @@ TOLD_BY: Final[tuple[tuple[Record, str], ...]] = (
     (PROGRESS, "core"),
     (AUDIT, "core"),
     (QUARANTINED, "intake"),
+    (SKIP, "root"),
+    (REDRIVE, "operator"),
     (GENESIS, "root"),
     (DIRECTORY, "root"),
     (ROSTER, "root"),

@@ -223,6 +223,7 @@ class Refusal(StrEnum):
     LATE = "late"
     FINAL = "final"
     NOTHING_TO_REVOKE = "nothing_to_revoke"
+    NOT_LOST = "not_lost"
     INTERNAL = "internal"
 
 
@@ -804,6 +805,36 @@ class Quarantined(Record):
     value: Annotated[str, Field(max_length=96 * 1024)] | None = None
     #: All headers, in their order, when they hold no secret and fit.
     headers: Annotated[tuple[Header, ...], Field(max_length=KEPT_HEADERS)] | None = None
+
+
+class Skip(Record):
+    """Inputs are gone: the core shall go on beyond them. Signed by a root key. Topic `operations`."""
+
+    TYPE: ClassVar[str] = "keyturn.skip.v1"
+    MAX_BYTES: ClassVar[int] = 16 * 1024
+
+    #: The input topic's name on the map, and its partition.
+    topic: Identifier
+    partition: Count
+    #: Where the core stands: the offset it waits for in vain.
+    position: Count
+    #: Where it goes on. Below `position` when the log was cut at its end.
+    until: Count
+    reason: Annotated[Prose, Field(min_length=1)]
+
+
+class Redrive(Record):
+    """What was set aside is put on the log again, byte for byte. Said before it is done. Topic `operations`."""
+
+    TYPE: ClassVar[str] = "keyturn.redrive.v1"
+    MAX_BYTES: ClassVar[int] = 16 * 1024
+
+    #: Where the record lay when it was set aside.
+    source: Source
+    #: Of its value.
+    sha256: Digest
+    bytes: Count
+    reason: Annotated[Prose, Field(min_length=1)]
 
 
 class JournalEntry(Record):

@@ -29,7 +29,7 @@ from schemas.records import AccountRef, Assurance, Channel, Reversibility
 
 PublicKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 
-Role = Literal["root", "agent", "gateway", "intake", "core", "executor", "notifier", "roster", "notary"]
+Role = Literal["root", "agent", "gateway", "intake", "core", "executor", "notifier", "roster", "notary", "operator"]
 """What a key may say: see `schemas.authority`."""
 
 

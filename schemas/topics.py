@@ -30,6 +30,7 @@ class Principal(StrEnum):
     NOTARY = "notary"
     ADMINISTRATION = "administration"
     ROSTER = "roster"
+    OPERATOR = "operator"
 
 
 ALL_BUT_AGENTS: Final = frozenset(Principal) - {Principal.AGENT}
@@ -119,8 +120,8 @@ INTENTS: Final = _topic(
     "intents",
     "intents and withdrawals, signed by who asks",
     _C.DELETE,
-    {_P.AGENT, _P.GATEWAY},
-    {_P.INTAKE, _P.GATEWAY, _P.AUDITOR},
+    {_P.AGENT, _P.GATEWAY, _P.OPERATOR},
+    {_P.INTAKE, _P.GATEWAY, _P.AUDITOR, _P.OPERATOR},
     _r.Intent,
     _r.Withdrawal,
     days=30,
@@ -130,8 +131,8 @@ CLASSIFIED: Final = _topic(
     "classified",
     "intake's answer to each of them",
     _C.DELETE,
-    {_P.INTAKE},
-    {_P.INTAKE, _P.CORE, _P.AUDITOR},
+    {_P.INTAKE, _P.OPERATOR},
+    {_P.INTAKE, _P.CORE, _P.AUDITOR, _P.OPERATOR},
     _r.ClassifiedIntent,
     _r.ForwardedWithdrawal,
     days=30,
@@ -141,8 +142,8 @@ DECISIONS: Final = _topic(
     "decisions",
     "what people say",
     _C.DELETE,
-    {_P.NOTIFIER},
-    {_P.CORE, _P.AUDITOR},
+    {_P.NOTIFIER, _P.OPERATOR},
+    {_P.CORE, _P.AUDITOR, _P.OPERATOR},
     _r.Decision,
     _r.Resolution,
     days=30,
@@ -152,8 +153,8 @@ REPORTS: Final = _topic(
     "reports",
     "plans, claims and outcomes",
     _C.DELETE,
-    {_P.EXECUTOR},
-    {_P.CORE, _P.AUDITOR},
+    {_P.EXECUTOR, _P.OPERATOR},
+    {_P.CORE, _P.AUDITOR, _P.OPERATOR},
     _r.Plan,
     _r.PlanFailed,
     _r.Claim,
@@ -162,14 +163,32 @@ REPORTS: Final = _topic(
     is_input=True,
 )
 TICKS: Final = _topic(
-    "ticks", "time has passed", _C.DELETE, {_P.CORE}, {_P.CORE, _P.AUDITOR}, _r.Tick, days=30, is_input=True
+    "ticks",
+    "time has passed",
+    _C.DELETE,
+    {_P.CORE},
+    {_P.CORE, _P.AUDITOR, _P.OPERATOR},
+    _r.Tick,
+    days=30,
+    is_input=True,
+)
+OPERATIONS: Final = _topic(
+    "operations",
+    "what operators do about lost inputs and set aside records",
+    _C.DELETE,
+    {_P.OPERATOR},
+    {_P.CORE, _P.AUDITOR, _P.OPERATOR},
+    _r.Skip,
+    _r.Redrive,
+    days=30,
+    is_input=True,
 )
 PENDING: Final = _topic(
     "pending",
     "one row an intent, and where each core partition is",
     _C.COMPACT,
     {_P.CORE},
-    {_P.CORE, _P.NOTIFIER, _P.GATEWAY, _P.AUDITOR},
+    {_P.CORE, _P.NOTIFIER, _P.GATEWAY, _P.AUDITOR, _P.OPERATOR},
     _r.PendingApproval,
     _r.Progress,
     is_transactional=True,
@@ -221,7 +240,7 @@ AUDIT: Final = _topic(
     "everything that happened, chained",
     _C.COMPACT,
     {_P.CORE},
-    {_P.CORE, _P.AUDITOR, _P.NOTARY},
+    {_P.CORE, _P.AUDITOR, _P.NOTARY, _P.OPERATOR},
     _r.AuditRecord,
     is_partitioned=False,
     is_transactional=True,
@@ -301,7 +320,7 @@ QUARANTINE: Final = _topic(
     _C.DELETE,
     {_P.INTAKE, _P.CORE, _P.EXECUTOR},
     # Whoever asks can see its own (law 9): the gateway shows each requester what could not be read of it.
-    {_P.INTAKE, _P.GATEWAY, _P.AUDITOR, _P.ADMINISTRATION},
+    {_P.INTAKE, _P.GATEWAY, _P.AUDITOR, _P.ADMINISTRATION, _P.OPERATOR},
     _r.Quarantined,
     days=90,
 )
@@ -312,6 +331,7 @@ TOPICS: Final = (
     DECISIONS,
     REPORTS,
     TICKS,
+    OPERATIONS,
     PENDING,
     STATUS,
     PLANNING,
@@ -327,7 +347,7 @@ TOPICS: Final = (
     VAULT,
     QUARANTINE,
 )
-CORE_INPUTS: Final = (CLASSIFIED, DECISIONS, REPORTS, TICKS)
+CORE_INPUTS: Final = (CLASSIFIED, DECISIONS, REPORTS, TICKS, OPERATIONS)
 """Topics of P partitions that one core partition decides."""
 WORLD: Final = (DIRECTORY, ROSTER, POLICIES, MANIFESTS)
 """Topics of one partition that every core partition reads whole."""

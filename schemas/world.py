@@ -58,6 +58,10 @@ class World:
         """Keys of the directory in force; of an empty one before the first."""
         return Authority(self.realm, self.directory or Directory(version=1))
 
+    def is_root_signed(self, statement: Statement) -> bool:
+        """Whether a pinned root key signed it, whatever the directory says."""
+        return self._ring.verifies(self.realm, statement.type, statement.value, statement.keyid, statement.sig)
+
     @property
     def versions(self) -> Versions:
         """What is in force, by number; 0 where there is nothing yet."""
@@ -149,7 +153,7 @@ class World:
 
     def _require_signature(self, statement: Statement, log_time: int) -> None:
         """DESIGN §7: the root keys are pinned by every role; a roster may also come from a sync's key."""
-        if self._ring.verifies(self.realm, statement.type, statement.value, statement.keyid, statement.sig):
+        if self.is_root_signed(statement):
             return
         if statement.type == Roster.TYPE and self.authority.refuses(statement, log_time) is None:
             return

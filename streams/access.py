@@ -84,6 +84,7 @@ SINGLES: Final = (
     Principal.NOTARY,
     Principal.ADMINISTRATION,
     Principal.ROSTER,
+    Principal.OPERATOR,
 )
 """Parts with one user a realm."""
 

@@ -76,6 +76,7 @@ DIRECTORY: Final = Directory(
         *builders.KEYS,
         *(key(bot, "agent", bot) for bot in BOTS),
         key("roster", "roster", "roster"),
+        key("operator", "operator", "operator"),
     ),
 )
 POLICIES: Final = Policies(version=1, cedar=CEDAR)
@@ -87,6 +88,7 @@ SEEDS: Final = {
     "intake": "intake",
     "core": "core",
     "roster": "roster",
+    "operator": "operator",
     "executor-s3": "s3",
     "notifier-api": "api",
     **{f"agent-{bot}": bot for bot in BOTS},

@@ -9,7 +9,7 @@ from .inputs import Raw
 from .life import LEADER_SKEW_MS
 from .lines import INPUTS, WORLD
 from .lives import Lives
-from .shapes import Audit, Place, Versions
+from .shapes import Audit, Place, ShapeError, Statement, Versions, require_form, text, whole
 from .world import TYPES, Broken, ChainWorld, Shelf, Snapshot
 
 CHAIN: Final = re.compile(r"core-(0|[1-9][0-9]{0,5})")
@@ -71,6 +71,8 @@ class Chains:
                 pass
             case "input.quarantined":
                 self._quarantined(audit, here)
+            case "input.skipped" | "input.redriven":
+                self._operated(audit, here)
             case _:
                 self._raw.compare(audit)
                 self._lives.take(audit, here.world, realm, is_whole=here.is_whole)
@@ -221,6 +223,52 @@ class Chains:
                 self._report.note(f"{what}: {(audit.reason or '')[:200]}")
             else:
                 self._fault(audit, "world.ignored", what)
+
+    def _operated(self, audit: Audit, here: _Chain) -> None:
+        """What an operator did about inputs that are gone or set aside. Only a skip moves anything: what is due."""
+        self._raw.compare(audit)
+        if audit.before is not None or audit.after is not None or audit.said:
+            self._fault(audit, "life.transition", f"{audit.event} moves and says nothing")
+        if audit.refusal is not None:
+            self._report.refusals[audit.refusal] += 1
+            return
+        statement = audit.statement
+        kind = "keyturn.skip.v1" if audit.event == "input.skipped" else "keyturn.redrive.v1"
+        if statement is None or statement.type != kind:
+            self._fault(audit, "statement.malformed", f"{audit.event} without its {kind}")
+            return
+        try:
+            require_form(statement)
+        except ShapeError as exc:
+            self._fault(audit, "statement.malformed", str(exc))
+            return
+        if kind == "keyturn.skip.v1":
+            self._skipped(audit, statement, here)
+        elif here.is_whole and here.world.directory.refuses(statement, audit.log_time, here.world.realm) is not None:
+            self._fault(audit, "statement.signature", "not signed by an operator of the directory")
+
+    def _skipped(self, audit: Audit, statement: Statement, here: _Chain) -> None:
+        """Law 11: a hole in the inputs is on the trail, signed by a root key, and begins where the chain stood."""
+        if not self._shelf.is_root_signed(statement):
+            self._fault(audit, "statement.signature", f"inputs were skipped by {statement.keyid}, which is no root key")
+        body = statement.body
+        topic, partition = text(body, "topic"), whole(body, "partition")
+        position, until = whole(body, "position"), whole(body, "until")
+        own = 0 if topic in WORLD else int(match[1]) if (match := CHAIN.fullmatch(audit.chain)) else -1
+        if topic not in {*WORLD, *INPUTS} - {audit.source.topic} or partition != own:
+            self._fault(audit, "input.skipped", f"{topic}/{partition} is no input of {audit.chain}")
+            return
+        last = here.answered.get(topic)
+        # Before the first answer there may be a genesis record.
+        if here.is_whole and position not in ({last + 1} if last is not None else {0, 1}):
+            stood = "nothing was answered" if last is None else f"{last} was the last answered"
+            self._fault(audit, "input.skipped", f"{topic}/{partition} from {position}, where {stood}")
+        here.answered[topic] = until - 1
+        self._raw.skip(topic, partition, position, until)
+        self._report.note(
+            f"{audit.chain}/{audit.seq}: a root key declared {topic}/{partition}/{position} lost, on at {until}: "
+            f"{(audit.reason or '')[:200]}"
+        )
 
     def _require_versions(self, audit: Audit, here: _Chain) -> None:
         """Versions change by `world.changed` of this chain and by nothing else."""

@@ -35,6 +35,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "input.omitted": (11, "an input was not answered"),
     "input.repeated": (9, "an input was answered twice, or out of order"),
     "input.overtaken": (4, "a claim or tick was decided before inputs that were there long before it"),
+    "input.skipped": (11, "inputs were declared lost that are not this chain's, or not where it stood"),
     "input.gap": (11, "an input topic has a hole"),
     "input.missing": (11, "the trail answers an input that its topic does not hold"),
     "input.differs": (9, "the trail shows another record or log time than its source"),

@@ -31,6 +31,9 @@ class Raw:
         self._places: dict[tuple[str, str], Line] = {}
         self._numbers: dict[tuple[str, int], int] = {}
         self._answered: dict[tuple[str, int], int] = {}
+        #: Holes, told when the whole trail was read: it may say that they were declared.
+        self._gaps: list[tuple[Line, int]] = []
+        self._skips: list[tuple[str, int, int, int]] = []
         self._intents: set[tuple[int, int]] = set()
         self._quarantined: set[tuple[int, int]] = set()
 
@@ -39,7 +42,7 @@ class Raw:
         place = (line.topic, line.partition)
         due = self._ends.get(place)
         if due is not None and line.offset != due and line.topic != "quarantine":
-            self._fault(line, "input.gap", f"offset {line.offset} where {due} was due")
+            self._gaps.append((line, due))
         self._ends[place] = line.offset + 1
         self._starts.setdefault(place, line.offset)
         if line.offset == 0 and line.header("ce_type") == GENESIS:
@@ -52,6 +55,16 @@ class Raw:
             hashlib.sha256(value).digest(),
             hashlib.sha256(seal).digest(),
             line.timestamp,
+        )
+
+    def skip(self, topic: str, partition: int, position: int, until: int) -> None:
+        """A root key declared this hole."""
+        self._skips.append((topic, partition, position, until))
+
+    def _is_declared(self, line: Line, due: int) -> bool:
+        return any(
+            (topic, partition) == (line.topic, line.partition) and position <= due and line.offset <= until
+            for topic, partition, position, until in self._skips
         )
 
     def _set_aside(self, value: bytes) -> None:
@@ -148,7 +161,10 @@ class Raw:
             self._report_differs(audit, f"at {audit.source} lies {digest} of {timestamp}")
 
     def finish(self) -> None:
-        """What is left over: outputs nobody audited, inputs nobody answered yet."""
+        """What is left over: outputs nobody audited, holes nobody declared, inputs nobody answered yet."""
+        for line, due in self._gaps:
+            if not self._is_declared(line, due):
+                self._fault(line, "input.gap", f"offset {line.offset} where {due} was due")
         for (topic, digest), count in self._outputs.items():
             if count > 0 and (topic, digest) in self._places:
                 line = self._places[topic, digest]

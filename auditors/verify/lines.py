@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 WORLD: Final = ("directory", "roster", "policies", "manifests")
-INPUTS: Final = ("classified", "decisions", "reports", "ticks")
+INPUTS: Final = ("classified", "decisions", "reports", "ticks", "operations")
 _MAP_NAME: Final = re.compile(
     r"(?:^|\.)(?P<name>approved\.[a-z0-9][a-z0-9_-]*|audit|directory|roster|policies|manifests"
-    r"|intents|classified|decisions|reports|ticks|quarantine)$"
+    r"|intents|classified|decisions|reports|ticks|operations|quarantine)$"
 )
 
 

@@ -344,6 +344,8 @@ FORMS: Final[dict[str, tuple[str, str]]] = {
     "keyturn.decision.v1": ("intent question verdict account channel evidence card", "person reason"),
     "keyturn.resolution.v1": ("intent grant found account channel evidence reason card", "person"),
     "keyturn.tick.v1": ("partition number", ""),
+    "keyturn.skip.v1": ("topic partition position until reason", ""),
+    "keyturn.redrive.v1": ("source sha256 bytes reason", ""),
 }
 """Members each statement must have, and may have."""
 
@@ -460,6 +462,20 @@ def _tick(body: Members) -> None:
     whole(body, "number")
 
 
+def _skip(body: Members) -> None:
+    text(body, "topic")
+    for name in ("partition", "position", "until"):
+        whole(body, name)
+    text(body, "reason")
+
+
+def _redrive(body: Members) -> None:
+    Place.read(part(body, "source"))
+    text(body, "sha256", DIGEST)
+    whole(body, "bytes")
+    text(body, "reason")
+
+
 _DEEP: Final[dict[str, Callable[[Members], None]]] = {
     "keyturn.intent.v1": _intent,
     "keyturn.withdrawal.v1": _withdrawal,
@@ -472,6 +488,8 @@ _DEEP: Final[dict[str, Callable[[Members], None]]] = {
     "keyturn.decision.v1": _decision,
     "keyturn.resolution.v1": _resolution,
     "keyturn.tick.v1": _tick,
+    "keyturn.skip.v1": _skip,
+    "keyturn.redrive.v1": _redrive,
 }
 
 EFFECTS: Final = ("permit", "require_approval", "deny")

@@ -20,6 +20,7 @@ MAY_SIGN: Final[dict[str, frozenset[str]]] = {
     "keyturn.decision.v1": frozenset({"notifier"}),
     "keyturn.resolution.v1": frozenset({"notifier"}),
     "keyturn.tick.v1": frozenset({"core"}),
+    "keyturn.redrive.v1": frozenset({"operator"}),
     "keyturn.audit.v1": frozenset({"core"}),
     "keyturn.approved-intent.v1": frozenset({"core"}),
     "keyturn.grant.v1": frozenset({"core"}),
@@ -28,7 +29,7 @@ MAY_SIGN: Final[dict[str, frozenset[str]]] = {
     "keyturn.outcome-unknown.v1": frozenset({"core"}),
     "keyturn.roster.v1": frozenset({"root", "roster"}),
 }
-"""Roles whose keys may sign each type. Directory, policies and manifests take a pinned root key."""
+"""Roles whose keys may sign each type. Directory, policies, manifests and skips take a pinned root key."""
 
 
 class RootKeyError(ValueError):

@@ -314,6 +314,13 @@ class Shelf:
                 found.setdefault((kind, snapshot.version), snapshot)
         return found
 
+    def is_root_signed(self, statement: Statement) -> bool:
+        """Whether a pinned root key signed it, whatever the directory says."""
+        root = self._roots.get(statement.keyid)
+        return root is not None and signatures.fits(
+            root, self.realm or "", statement.type, statement.value, statement.sig
+        )
+
     def between(self, kind: str, above: int, upto: int) -> list[Snapshot]:
         """The root-signed versions above .. upto, in order: for going on after a fault."""
         return [

@@ -17,7 +17,7 @@ from broker.lifecycle import Event, Local, Output
 from schemas import envelope, ids, partition, quarantine, topics
 from schemas.envelope import EnvelopeError
 from schemas.record import RecordError, Statement, prose
-from schemas.records import AuditRecord, ChainHead, Genesis, PendingApproval, Refusal, Source, Tick
+from schemas.records import AuditRecord, ChainHead, Genesis, PendingApproval, Redrive, Refusal, Skip, Source, Tick
 from schemas.topics import Names
 from schemas.world import SnapshotError, World
 
@@ -125,6 +125,8 @@ class Deciding:
         self.world = world
         self.chain = Chain(world.realm, f"core-{number}", ChainHead())
         self.batch = Batch()
+        #: Input topics, and where the order of inputs goes on: for whoever owns it, to take away.
+        self.jumps: list[tuple[str, int]] = []
         self._failures: list[Failure] = []
 
     def taken(self) -> Batch:
@@ -132,8 +134,11 @@ class Deciding:
         batch, self.batch = self.batch, Batch()
         return batch
 
-    def decide(self, name: str, record: Received) -> tuple[Failure, ...]:
-        """Decide a record of the input topic of that name. Returns what failed inside, for the log."""
+    def decide(self, name: str, record: Received, objection: str | None = None) -> tuple[Failure, ...]:
+        """Decide a record of the input topic of that name. Returns what failed inside, for the log.
+
+        `objection`: of a skip, why what it says is lost is not.
+        """
         self.batch.inputs += 1
         if envelope.type_of(record.headers) == Genesis.TYPE and record.offset == 0:
             return ()
@@ -143,6 +148,8 @@ class Deciding:
             statement = envelope.unseal(record.headers, record.value, types)
             if name in order.WORLD:
                 self.change_world(source, record.timestamp, statement)
+            elif name == order.OPERATIONS:
+                self.operate(source, record.timestamp, statement, objection)
             else:
                 kind = next(kind for kind in types if statement.type == kind.TYPE)
                 event = Event(source, record.timestamp, statement.read(kind), statement)  # type: ignore[arg-type] # the map lists event records
@@ -178,6 +185,21 @@ class Deciding:
             in_last_minute=self.rows.asked_before(requester, asked_at),
             denied_at=self.rows.denied_at(wish),
         )
+
+    def operate(self, source: Source, log_time: int, statement: Statement, objection: str | None) -> None:
+        """A skip, which `jumps` then holds, or word of a redrive. Both are on the trail, refused or not."""
+        if statement.type == Skip.TYPE:
+            skip = statement.read(Skip)
+            event, reason = "input.skipped", skip.reason
+            refusal = None if self.world.is_root_signed(statement) else Refusal.BAD_SIGNATURE
+            if refusal is None and objection is not None:
+                refusal, reason = Refusal.NOT_LOST, objection
+            if refusal is None:
+                self.jumps.append((skip.topic, skip.until))
+        else:
+            event, reason = "input.redriven", statement.read(Redrive).reason
+            refusal = self.world.authority.refuses(statement, log_time)
+        self._audit(self.chain.of_operation(source, log_time, event, statement, refusal, reason, self.world))
 
     def change_world(self, source: Source, log_time: int, statement: Statement) -> None:
         """A live document. SnapshotError: it does not come into force."""

@@ -18,7 +18,8 @@ CLASSIFIED: Final = topics.CLASSIFIED.name
 DECISIONS: Final = topics.DECISIONS.name
 REPORTS: Final = topics.REPORTS.name
 TICKS: Final = topics.TICKS.name
-INPUTS: Final = (*WORLD, CLASSIFIED, DECISIONS, REPORTS, TICKS)
+OPERATIONS: Final = topics.OPERATIONS.name
+INPUTS: Final = (OPERATIONS, *WORLD, CLASSIFIED, DECISIONS, REPORTS, TICKS)
 """Names of the topics of the map, in the order in which ready records are decided."""
 
 BEFORE_CLAIM: Final = (*WORLD, CLASSIFIED, DECISIONS)
@@ -101,9 +102,15 @@ class Order(Generic[T]):
         self._waiting[item.topic].append(item)
         return True
 
+    def jump(self, topic: str, position: int) -> None:
+        """Go on here: what lies between is gone, and a person with a root key said so (law 11)."""
+        if self._waiting[topic]:
+            raise AssertionError(f"{topic}: records wait, so none is missing before them")
+        self._positions[topic] = position
+
     def next(self) -> Ready[T] | ReadEnds | Starved:
         """What to do next."""
-        for topic in BEFORE_CLAIM:
+        for topic in (OPERATIONS, *BEFORE_CLAIM):
             if self._waiting[topic]:
                 return self._take(topic)
         reports = self._waiting[REPORTS]

@@ -22,18 +22,13 @@ from broker.core.rows import Stored
 from broker.core.trail import Chain
 from schemas import canonical, envelope, topics
 from schemas.envelope import EnvelopeError
-from schemas.records import (
-    Claim,
-    PendingApproval,
-    Phase,
-    Progress,
-    Tick,
-)
+from schemas.record import RecordError
+from schemas.records import Claim, PendingApproval, Phase, Progress, Skip, Tick
 from schemas.signing import Signer
 from schemas.timing import LEADER_SKEW_MS
 from schemas.topics import PROGRESS_KEY
 from schemas.world import SnapshotError
-from streams import connection, crashpoints, reading
+from streams import connection, crashpoints, holes, reading
 from streams.errors import GapError, LostPositionError, TopicMissingError
 from streams.producing import Speaker
 from streams.settings import Settings
@@ -144,8 +139,9 @@ class CorePartition:
         # What is read here is there: no long polls, which the next question would have to wait for.
         consumer = connection.reader(self._settings, fetch_max_wait_ms=RESTORE_WAIT_MS)
         await connection.start(consumer, self._settings)
-        reading.assign_at(consumer, await self._shared.surveyor.starts([pending, audit, *world]))
-        consumer.pause(audit, *world)
+        operations = self._place(order.OPERATIONS)
+        reading.assign_at(consumer, await self._shared.surveyor.starts([pending, audit, operations, *world]))
+        consumer.pause(audit, operations, *world)
         progress = await self._restore_rows(consumer, pending)
         if progress is not None:
             self._own.chain = Chain(self._settings.realm, self._own.chain.name, progress.head)
@@ -154,12 +150,30 @@ class CorePartition:
             self._order = Order(progress.positions)
         consumer.resume(audit)
         await self._require_head(consumer, audit)
-        await self._shared.surveyor.require_held(self._positions())
         consumer.pause(audit)
         consumer.resume(*world)
-        await self._restore_world(consumer, {place: self._order.positions[name] for place, name in world.items()})
+        ends = await self._shared.surveyor.ends(world)
+        # A position beyond the log's end, which only a skip mends, must not be waited for.
+        known = {place: min(self._order.positions[name], ends[place]) for place, name in world.items()}
+        await self._restore_world(consumer, known)
         self._compare_world(progress)
+        consumer.pause(*world)
+        await self._heed_operators(consumer)
+        await self._shared.surveyor.require_held(self._positions())
         await consumer.stop()
+
+    async def _heed_operators(self, consumer: AIOKafkaConsumer) -> None:
+        """What operators said while nobody served: a skip must be heard before the position it mends is looked at."""
+        place = self._place(order.OPERATIONS)
+        await self._shared.surveyor.require_held({place: self._order.positions[order.OPERATIONS]})
+        end = (await self._shared.surveyor.ends([place]))[place]
+        consumer.seek(place, self._order.positions[order.OPERATIONS])
+        consumer.resume(place)
+        async for _, record in reading.read_to_end(consumer, {place: end}):
+            self._order.offer(Input(order.OPERATIONS, record.offset, record))
+        while isinstance(step := self._order.next(), Ready):
+            await self._decide(step.input)
+        consumer.pause(place)
 
     async def _require_topics(self) -> None:
         """All there, and cut into P partitions: else keys would lie where nobody looks for them."""
@@ -295,7 +309,7 @@ class CorePartition:
         while not isinstance(step := self._order.next(), Starved):
             match step:
                 case Ready(input=item):
-                    self._decide(item)
+                    await self._decide(item)
                     if self._own.batch.inputs >= BATCH:
                         await self._commit(producer)
                 case ReadEnds() as asked:
@@ -306,15 +320,43 @@ class CorePartition:
         if self._own.batch.is_worth_a_commit:
             await self._commit(producer)
 
-    def _decide(self, item: Input[ConsumerRecord]) -> None:
+    async def _decide(self, item: Input[ConsumerRecord]) -> None:
         record, before = item.body, self._own.world
         self._hear_time(item.topic, record)
-        for failed in self._own.decide(item.topic, record):
+        objection = await self._objection(record) if item.topic == order.OPERATIONS else None
+        for failed in self._own.decide(item.topic, record, objection):
             # Law 9: answered `internal`; it stops nothing, and people must look.
             extra = {"source": str(failed.source), "intent_id": failed.intent_id, "reason": failed.reason}
             log.error("an input could not be decided", exc_info=failed.error, extra=extra)
         if self._own.world is not before:
             log.info("world changed", extra={"partition": self._number, "topic": item.topic})
+        for name, position in self._own.jumps:
+            log.critical("inputs skipped", extra={"topic": name, "partition": self._number, "until": position})
+            self._order.jump(name, position)
+            self._gaps.pop(name, None)
+        self._own.jumps.clear()
+
+    async def _objection(self, record: ConsumerRecord) -> str | None:
+        """Of a skip that a root key signed: why what it says is lost is not lost here (law 11: never in silence)."""
+        try:
+            statement = envelope.unseal(record.headers, record.value, (Skip,))
+            skip = statement.read(Skip)
+        except (EnvelopeError, RecordError):
+            return None  # no skip, or none that can be read: it is answered without
+        if not self._own.world.is_root_signed(statement):
+            return None
+        if skip.topic not in order.INPUTS or skip.topic == order.OPERATIONS:
+            return f"{skip.topic} is no input that can be skipped"
+        place = self._place(skip.topic)
+        position = self._order.positions[skip.topic]
+        if (skip.partition, skip.position) != (place.partition, position) or self._order.fetched_to(
+            skip.topic
+        ) != position:
+            return f"the core stands at {skip.topic}/{place.partition}/{position}"
+        until = await holes.end_of(self._settings, self._shared.surveyor, place, position)
+        if until == position:
+            return f"there is no hole: what lies at {skip.topic}/{place.partition}/{position} can be read"
+        return None if until == skip.until else f"the hole ends at {until}, not at {skip.until}"
 
     def _hear_time(self, topic: str, record: ConsumerRecord) -> None:
         """Law 5: leaders' clocks may differ by so much, no more: else something expires early, and people must hear."""

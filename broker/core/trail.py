@@ -60,6 +60,20 @@ class Chain:
         name = "world.deferred" if is_deferred else "world.changed"
         return self._about(source, log_time, name, canonical.encode(statement.body), None, statement.type, world)
 
+    def of_operation(
+        self,
+        source: Source,
+        log_time: int,
+        event: str,
+        statement: Statement,
+        refusal: Refusal | None,
+        reason: str,
+        world: World,
+    ) -> AuditRecord:
+        """What an operator did: laws 9 and 11 hold for the repair too."""
+        record = self._about(source, log_time, event, b"", refusal, reason, world)
+        return record.model_copy(update={"statement": statement, "sha256": None, "bytes": None})
+
     def of_refused_input(
         self, source: Source, log_time: int, value: bytes, refusal: Refusal, reason: str, world: World
     ) -> AuditRecord:

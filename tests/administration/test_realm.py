@@ -25,7 +25,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_every_role_gets_a_key_a_password_and_its_variables(tmp_path: Path) -> None:
     laid = lay_out(tmp_path, REALM, ["ada"], counted())  # type: ignore[arg-type]
-    roles = {"gateway", "intake", "core", "notary", "roster", "executor-s3", "notifier-api", "agent-bot"}
+    roles = {"gateway", "intake", "core", "notary", "roster", "operator", "executor-s3", "notifier-api", "agent-bot"}
     assert {path.stem for path in (tmp_path / "keys").glob("*.key")} == roles | {"root"}
     assert {path.name for path in (tmp_path / "passwords").iterdir()} == roles | {"auditor", "administration"}
     assert {path.stem for path in (tmp_path / "env").iterdir()} == roles | {"auditor", "administration"}

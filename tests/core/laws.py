@@ -31,7 +31,7 @@ def assert_numbered(records: list[object]) -> None:
 
 
 def _assert_answered_once(chain: list[AuditRecord], progress: Progress) -> None:
-    for topic in (*topics.WORLD, topics.CLASSIFIED, topics.DECISIONS, topics.REPORTS):
+    for topic in (*topics.WORLD, topics.CLASSIFIED, topics.DECISIONS, topics.REPORTS, topics.OPERATIONS):
         answered = Counter(record.source.offset for record in chain if record.source.topic == topic.name)
         # A partition begins with its genesis record, which nobody answers.
         due = range(1 if topic.is_partitioned else 0, progress.positions[topic.name])

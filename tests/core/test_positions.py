@@ -32,7 +32,7 @@ async def tear(realm: House, topic: Topic, partition: int) -> None:
     await connection.start(producer, realm.master)
     try:
         async with producer.transaction():
-            await producer.send_and_wait(realm.name(topic), b"{}", partition=partition)
+            await producer.send_and_wait(realm.name(topic), b"{}", key=b"stranger", partition=partition)
     finally:
         await producer.stop()
 

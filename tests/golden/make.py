@@ -48,7 +48,11 @@ def told(story: Callable[[Trail], object]) -> Bundle:
     realm = Written()
     realm.begin()
     story(realm)
-    at = {(line["topic"], line["partition"], line["offset"]): line for name in INPUTS for line in realm.topics[name]}
+    at = {
+        (line["topic"], line["partition"], line["offset"]): line
+        for name in INPUTS
+        for line in realm.topics.get(name, ())
+    }
     made: Bundle = {name: lines for name, lines in realm.topics.items() if name in {"intents", *INPUTS}}
     made |= {"audit": [], "pending": []}
     cores = [Deciding(World(REALM, ROOTS), Names(PREFIX), number, PARTITIONS) for number in range(PARTITIONS)]

@@ -10,7 +10,18 @@ from schemas.snapshots import Directory, Key, Role
 
 REALM, NOON = examples.REALM, examples.NOON
 HOLDERS: dict[str, str] = {"agent": "export-bot", "executor": "s3", "notifier": "api"}
-ROLES: tuple[Role, ...] = ("root", "agent", "gateway", "intake", "core", "executor", "notifier", "roster", "notary")
+ROLES: tuple[Role, ...] = (
+    "root",
+    "agent",
+    "gateway",
+    "intake",
+    "core",
+    "executor",
+    "notifier",
+    "roster",
+    "notary",
+    "operator",
+)
 
 
 def key(role: Role, **more: Any) -> Key:

@@ -1,0 +1,151 @@
+"""`keyturn core skip`: inputs are gone, the core has stopped by name, and somebody who holds the root key says: go on.
+
+The declaration is a signed record on the log. The core goes on only if it stands exactly there and the records are
+really gone, and puts on the trail who said so and why (ADR 0010).
+"""
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from schemas.signing import Signer
+    from schemas.topics import Topic
+    from streams.operations import Hole
+    from streams.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="What to do when the core has stopped by name.")
+
+TRY_AGAIN = 75
+Folder = Annotated[
+    Path | None,
+    typer.Option("--dir", envvar="KEYTURN_DIR", help="The realm's folder; without it the KEYTURN_… variables count."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+
+
+class SkipError(Exception):
+    """Nothing was declared; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What one core partition made of it."""
+
+    core: int
+    topic: str
+    partition: int
+    position: int
+    until: int
+    #: None: no answer yet.
+    refusal: str | None
+    reason: str | None
+    is_answered: bool
+
+
+@app.callback()
+def _noun() -> None:
+    """What to do when the core has stopped by name."""
+
+
+@app.command()
+def skip(
+    place: Annotated[str, typer.Argument(metavar="TOPIC/PARTITION/OFFSET", help="Where the core stopped, as it says.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why they are gone, for the trail.")],
+    directory: Folder = None,
+    *,
+    root_key: Annotated[
+        Path | None, typer.Option("--root-key", help="The root key's file; by default keys/root.key of the folder.")
+    ] = None,
+    wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for the core's answer.")] = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Declare inputs lost, signed with the root key, and let the core go on beyond them. Never if they are there."""
+    from schemas.record import PROSE_CHARACTERS
+    from streams.realm import settings_for
+    from streams.settings import read_signer
+
+    if not 0 < len(reason.strip()) <= PROSE_CHARACTERS:
+        raise typer.BadParameter(f"1 to {PROSE_CHARACTERS} characters", param_hint="--reason")
+    topic, partition, position = _parsed(place)
+    key = root_key or (directory / "keys" / "root.key" if directory is not None else None)
+    if key is None:
+        raise typer.BadParameter("without --dir it must be named", param_hint="--root-key")
+    settings = settings_for(directory, "operator")
+    done = asyncio.run(_declare(settings, read_signer(key), (topic, partition, position), reason.strip(), wait))
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in done], indent=2))
+    else:
+        for each in done:
+            typer.echo(_told(each))
+    if any(each.refusal is not None for each in done):
+        raise typer.Exit(1)
+    if not all(each.is_answered for each in done):
+        raise typer.Exit(TRY_AGAIN)
+
+
+def _parsed(place: str) -> "tuple[Topic, int, int]":
+    from streams.operations import SKIPPABLE
+
+    name, _, rest = place.rpartition("/")
+    name, _, partition = name.rpartition("/")
+    # The core names topics as they are on the cluster, with the installation's prefix.
+    topic = next((topic for topic in SKIPPABLE if name == topic.name or name.endswith(f".{topic.name}")), None)
+    if topic is None or not partition.isdecimal() or not rest.isdecimal():
+        known = ", ".join(topic.name for topic in SKIPPABLE)
+        raise typer.BadParameter(f"TOPIC/PARTITION/OFFSET, with a topic of {known}", param_hint="place")
+    return topic, int(partition), int(rest)
+
+
+async def _declare(
+    settings: "Settings", signer: "Signer", place: "tuple[Topic, int, int]", reason: str, wait: float
+) -> list[Answered]:
+    from schemas.records import Skip
+    from streams.operations import Operator
+
+    topic, partition, position = place
+    async with Operator(settings) as operator:
+        count = await operator.partitions()
+        cores = (partition,) if topic.is_partitioned else tuple(range(count))
+        if partition >= (count if topic.is_partitioned else 1):
+            raise SkipError(f"{topic.name} has no partition {partition}")
+        found = {core: await operator.hole(topic, partition, core) for core in cores}
+        standing = {core: hole for core, hole in found.items() if hole.position == position}
+        for core, hole in (standing or found).items():
+            _require_hole(core, hole, position)
+        said = {}
+        for core, hole in standing.items():
+            skip = Skip(topic=topic.name, partition=partition, position=position, until=hole.until, reason=reason)
+            said[core] = await operator.say(skip, core, signer)
+        done = []
+        for core, source in said.items():
+            audit = await operator.answer(source, wait)
+            refusal = audit.refusal.value if audit is not None and audit.refusal is not None else None
+            why = audit.reason if audit is not None else None
+            done.append(
+                Answered(core, topic.name, partition, position, standing[core].until, refusal, why, audit is not None)
+            )
+        return done
+
+
+def _require_hole(core: int, hole: "Hole", position: int) -> None:
+    name = f"{hole.topic.name}/{hole.partition}"
+    if hole.position != position:
+        raise SkipError(f"partition {core} of the core stands at {name}/{hole.position}, not at {position}")
+    if hole.until == position:
+        raise SkipError(f"nothing is lost at {name}/{position}: what lies there can be read. Start the core")
+
+
+def _told(each: Answered) -> str:
+    place = f"{each.topic}/{each.partition}"
+    if not each.is_answered:
+        return (
+            f"core-{each.core}: declared; no core has heard it yet, and goes on at {place}/{each.until} when it starts"
+        )
+    if each.refusal is not None:
+        return f"core-{each.core}: refused, {each.refusal}: {each.reason}"
+    return f"core-{each.core}: {place}/{each.position} is declared lost; it goes on at {each.until}"

@@ -38,6 +38,7 @@ from schemas.records import (
     Subject,
     Withdrawal,
 )
+from streams import crashpoints
 from streams.http.application import guarded
 from streams.http.oidc import IssuerUnreachableError, Login, TokenRefusedError, Verifier
 from streams.http.problems import Kind, ProblemError
@@ -128,6 +129,7 @@ class Gateway:
 
     async def _accept(self, statement: Statement, intent: Intent) -> Response:
         """The same bytes again have the same answer; others under one id are a conflict."""
+        crashpoints.reached("gateway.1-heard")
         entry = self._book.entry(intent.id)
         first = _first_body(entry)
         if first is not None:
@@ -143,6 +145,7 @@ class Gateway:
             place = await self._say(statement, intent.id)
         finally:
             self._under_way.pop(intent.id, None)
+        crashpoints.reached("gateway.4-answered")
         return _accepted(statement, intent, place, HTTPStatus.ACCEPTED)
 
     async def withdraw(self, request: Request, intent_id: str) -> Response:

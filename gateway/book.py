@@ -20,7 +20,7 @@ from schemas.records import Intent, Source
 from schemas.signing import Signer
 from schemas.topics import INTENTS, PENDING, QUARANTINE
 from schemas.world import World
-from streams import connection, reading
+from streams import connection, crashpoints, reading
 from streams.producing import Speaker
 from streams.rows import Held
 from streams.sayings import Sayings
@@ -249,7 +249,9 @@ class KafkaBook:
 
     async def _send(self, statement: Statement, intent_id: str) -> Source:
         sealed = envelope.reseal(statement, intent_id, self._settings.realm, source=SOURCE)
+        crashpoints.reached("gateway.2-sealed")
         said = await self._speaker.say(self._intents, self.place_of(ids.requester_of(intent_id)), sealed)
+        crashpoints.reached("gateway.3-said")
         # What we said ourselves is known at once: whoever was told "accepted" may ask for it the next moment.
         if statement.type == Intent.TYPE and self._ledger.ask(intent_id, Asked(statement, said, self._clock())):
             self._changes.tell(intent_id)

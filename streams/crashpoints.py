@@ -5,12 +5,17 @@
 place, and kills the process at a named place. So call it as `crashpoints.reached("...")`, with a literal name of this
 list; each name stands in exactly one place of the code, and a test compares the two.
 
-A new role adds its names here, and itself to `tests/campaign/troupe.py`.
+A new role adds its names here, itself to `PARTS` (`tests/campaign/troupe.py`), its kind to `KINDS` (`script.py`).
 """
 
 from typing import Final
 
 POINTS: Final = (
+    # Gateway: a requester's record on its way to Kafka, and the answer.
+    "gateway.1-heard",
+    "gateway.2-sealed",
+    "gateway.3-said",
+    "gateway.4-answered",
     # Intake: one batch of intents, and one pass of the sweep.
     "intake.1-batch-fetched",
     "intake.2-world-read",

@@ -12,25 +12,29 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import httpx
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 
+from gateway import contract as contract_of_gateway
 from notifiers.api import contract
 from notifiers.api.client import Client, ClientSettings, ForbiddenError, GoneError, TemporaryError
 from sandbox import story
 from sandbox.agent import SandboxAgent
 from sandbox.roles import environment, keyturn
 from sandbox.world import SandboxWorld, TokenRefusedError
-from schemas import topics
-from schemas.records import FINAL, Intent, IntentStatus, Phase, Refusal, Verdict
+from schemas import envelope, topics
+from schemas.record import Record
+from schemas.records import FINAL, Intent, IntentStatus, Phase, Refusal, Subject, Verdict, Withdrawal
 from streams import connection, reading
 from tests.campaign.realm import clock
-from tests.campaign.script import AGENTS, LONG_TTL, SHORT_TTL, Ask, Blow, Script, Wish
+from tests.campaign.script import AGENTS, BY_HTTP, LONG_TTL, SHORT_TTL, Ask, Blow, Script, Wish
 from tests.campaign.troupe import Troupe
 
 ORACLE: Final = Path(__file__).with_name("oracle.py")
@@ -224,7 +228,7 @@ class Stage:
         """Ask, let people say what they say, and wait for the end."""
         await asyncio.sleep(life.ask.at)
         intent = life.intent
-        await self._as_agent(life.ask.agent, lambda agent: agent.submit(intent))
+        await self._submit(life)
         life.is_acked = True
         match life.ask.wish:
             case Wish.APPROVED:
@@ -239,10 +243,46 @@ class Stage:
                 await self._decide(life, "cho", Verdict.REVOKE)
             case Wish.WITHDRAWN:
                 await self.hearer.until(intent.id, lambda phase: phase is not None and phase is not Phase.PLANNING)
-                await self._as_agent(life.ask.agent, lambda agent: agent.withdraw(intent.id))
+                await self._withdraw(life)
             case Wish.PUBLIC | Wish.EXPIRED | Wish.FORBIDDEN:
                 pass
         await self.hearer.until(intent.id, lambda phase: phase in FINAL)
+
+    async def _submit(self, life: Life) -> None:
+        intent, name = life.intent, life.ask.agent
+        if name in BY_HTTP:
+            await self._through_the_gateway(name, "/v1/intents", contract_of_gateway.SEALED_INTENT, intent, intent.id)
+        else:
+            await self._as_agent(name, lambda agent: agent.submit(intent))
+
+    async def _withdraw(self, life: Life) -> None:
+        intent_id, name = life.intent.id, life.ask.agent
+        if name in BY_HTTP:
+            path, kind = f"/v1/intents/{intent_id}/withdraw", contract_of_gateway.SEALED_WITHDRAWAL
+            record = Withdrawal(intent=intent_id, by=Subject(type="agent", id=name))
+            await self._through_the_gateway(name, path, kind, record, intent_id)
+        else:
+            await self._as_agent(name, lambda agent: agent.withdraw(intent_id))
+
+    async def _through_the_gateway(self, name: str, path: str, kind: str, record: Record, intent_id: str) -> None:
+        """Send the same bytes until they are acknowledged, or it is too late."""
+        settings = self.world.settings(f"agent-{name}")
+        sealed = envelope.seal(record, intent_id, settings.signer(), settings.realm, source=name)
+        told = dict(sealed.headers)
+        headers = {
+            "Keyturn-Keyid": told["keyid"].decode(),
+            "Keyturn-Sig": told["sig"].decode(),
+            "Content-Type": kind,
+        }
+        async with httpx.AsyncClient(base_url=self.world.gateway, timeout=20.0, trust_env=False) as client:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    answer = await client.post(path, content=sealed.value, headers=headers)
+                    if answer.is_success or answer.status_code == HTTPStatus.CONFLICT:
+                        return
+                    if answer.status_code < HTTPStatus.TOO_MANY_REQUESTS:
+                        raise AssertionError(f"{path}: {answer.status_code} {answer.text}")
+                await asyncio.sleep(AGAIN_SECONDS)
 
     async def _decide(self, life: Life, person: str, verdict: Verdict) -> None:
         """Say it until the core has answered, and until it counted or the question is over."""

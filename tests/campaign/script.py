@@ -14,7 +14,9 @@ AGENTS: Final = ("reporter", "clerk", "teller", "runner")
 """One on each of the four partitions."""
 SHORT_TTL: Final = 4
 LONG_TTL: Final = 600
-KINDS: Final = ("intake", "core", "executor", "api")
+BY_HTTP: Final = frozenset({"clerk", "runner"})
+"""These agents ask through the gateway; the others write to Kafka themselves."""
+KINDS: Final = ("gateway", "intake", "core", "executor", "api")
 RANDOM_SHARE: Final = 0.4
 """Of the runs that have a second fault, at any moment, beside the one at the named point."""
 PAUSES: Final = (0.5, 1.0, 3.0, 12.0)
@@ -117,7 +119,7 @@ def script(seed: int) -> Script:
 def _faults(chance: random.Random, point: str) -> tuple[tuple[Order, ...], tuple[Blow, ...]]:
     kind = kind_of(point)
     signal = chance.choices(("SIGKILL", "SIGTERM", "SIGSTOP"), (6, 2, 2))[0]
-    nth = 1 if is_rare(point) else chance.randint(1, 3)
+    nth = 1 if is_rare(point) else chance.randint(1, 2 if kind == "gateway" else 3)
     orders = [Order(kind, point, nth, signal)]
     blows: list[Blow] = []
     if point.startswith("core.start"):

@@ -50,6 +50,7 @@ PARTS: Final = (
     *(Part("intake", ("intake",), "intake", instance) for instance in "ab"),
     *(Part("core", ("core",), "core", instance) for instance in "ab"),
     *(Part("executor", ("executor", "s3"), "executor-s3", instance) for instance in "ab"),
+    Part("gateway", ("gateway",), "gateway", "a"),
     Part("api", ("api",), "notifier-api", "a"),
 )
 TOLD: Final = {"intake": {"KEYTURN_INTAKE_SWEEP_SECONDS": "3"}}

@@ -9,7 +9,7 @@ from sandbox.world import SandboxWorld
 from tests.client.people import People
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def people(sandbox: SandboxWorld) -> AsyncIterator[People]:
     """Every role runs as long as tests of this folder do."""
     async with RunningRoles(sandbox.folder) as roles:

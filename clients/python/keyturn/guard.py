@@ -111,7 +111,7 @@ def guard(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Let a function run only once an executor has done `action` with exactly these arguments.
 
-    `resource`, `reason` and `idempotency_key` may be functions of the arguments they name. `fixed` adds parameters
+    `resource`, `reason` and `idempotency_key` may be functions of the parameters they name. `fixed` adds parameters
     that no argument gives; `unbound` names arguments that are no part of what is approved. An argument that is None
     is left out. `otherwise` makes the function's answer of any other outcome (`otherwise=str` gives a sentence for a
     model).

@@ -1,0 +1,1 @@
+"""Its fixtures end with it: a package, so that roles stop running when its tests are done."""

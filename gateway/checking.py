@@ -1,5 +1,6 @@
 """What policy would say, before anything is asked. It binds nobody: intake and core judge what really comes."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -10,6 +11,7 @@ from schemas.canonical import CanonicalError
 from schemas.record import RecordError
 from schemas.records import Classification, Fact, Intent, Refusal, Resource
 from schemas.world import World
+from streams.facts import FactSource, gather
 from streams.http.problems import Kind, ProblemError
 
 PLAN: Final = "rules about what the executor's plan measures are judged once there is a plan, and can only tighten this"
@@ -18,7 +20,11 @@ LIVE: Final = "policy, directory and facts may change before the intent is asked
 
 
 class Checker:
-    """Answers with the same pure function that intake and core apply (ADR 0008)."""
+    """Answers with the function that intake and core apply, on facts from the same kind of source (ADR 0008)."""
+
+    def __init__(self, sources: Sequence[FactSource] = ()) -> None:
+        """Without a source every fact is unknown, and the answer says so."""
+        self._sources = sources
 
     async def check(self, intent: Intent, world: World, now: int) -> CheckView:
         """The answer for this intent, asked now."""
@@ -28,7 +34,7 @@ class Checker:
             return _refused(refused.refusal, refused.reason, intent, world)
         if wrong:
             return _refused(Refusal.BAD_PARAMETERS, "the parameters do not fit the executor's manifest", intent, world)
-        facts: tuple[Fact, ...] = ()
+        [facts] = await gather([intent], self._sources, now)
         found = classification.classify(intent, facts, None, world, now)
         return _answer(found, intent, facts)
 

@@ -13,6 +13,7 @@ from gateway.app import Gateway, make_app
 from gateway.book import KafkaBook
 from gateway.checking import Checker
 from gateway.settings import GatewaySettings
+from streams.facts import Catalog
 from streams.health import Health
 from streams.http import serving
 from streams.http.oidc import Keys, Verifier
@@ -39,8 +40,9 @@ async def run(settings: Settings, health: Health, stop: asyncio.Event, own: Gate
         if door.issuer is not None:
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=ISSUER_TIMEOUT))
             verifier = Verifier(door.issuer, door.audience, Keys(door.issuer, http, time.monotonic), time.time)
+        sources = [Catalog(door.catalog)] if door.catalog else []
         gateway = Gateway(
-            book, verifier, Checker(), door, now=clock, monotonic=time.monotonic, entropy=secrets.token_bytes
+            book, verifier, Checker(sources), door, now=clock, monotonic=time.monotonic, entropy=secrets.token_bytes
         )
 
         def listening(port: int) -> None:

@@ -351,7 +351,11 @@ class Provisioning:
         )
         self.folder.tell(
             "gateway",
-            {"KEYTURN_GATEWAY_ISSUER": self.world.issuer, "KEYTURN_GATEWAY_PORT": str(self.where.gateway)},
+            {
+                "KEYTURN_GATEWAY_ISSUER": self.world.issuer,
+                "KEYTURN_GATEWAY_PORT": str(self.where.gateway),
+                "KEYTURN_GATEWAY_CATALOG": str(self.folder.path / "catalog.yaml"),
+            },
         )
         self.folder.tell(f"agent-{story.AGENT}", {"KEYTURN_GATEWAY_URL": self.world.gateway})
         self.folder.tell(

@@ -8,11 +8,11 @@ from typing import Any, Final
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from broker.intake.facts import Catalog, FactSource
 from broker.intake.speaking import Desk
 from broker.intake.sweep import Sweep
 from schemas import topics
 from streams import process
+from streams.facts import Catalog, FactSource
 from streams.health import Health
 from streams.producing import Speaker
 from streams.settings import Settings, of_environment

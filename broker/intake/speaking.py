@@ -3,15 +3,15 @@
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from broker.intake import answering, facts, metrics
+from broker.intake import answering, metrics
 from broker.intake.answering import Admitted, Answer, Raw
-from broker.intake.facts import FactSource
 from schemas import envelope, topics
 from schemas.envelope import Sealed
 from schemas.records import Quarantined
 from schemas.signing import Signer
 from schemas.world import World
-from streams import crashpoints
+from streams import crashpoints, facts
+from streams.facts import FactSource
 from streams.producing import Speaker
 from streams.settings import Settings
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from broker.intake.facts import Catalog, CatalogEntry
 from executors.s3 import plugin
 from schemas import examples, policy
 from schemas.record import Scalar
 from schemas.records import Assurance, Classification, Effect, Fact, Risk, Seat
+from streams.facts import Catalog, CatalogEntry
 
 SAMPLES = Path(__file__).parents[2] / "policies"
 BOOK = policy.load((SAMPLES / "s3.cedar").read_text(), [plugin.manifest])

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from broker.intake.facts import Catalog
 from executors.iam import plugin
 from executors.s3 import plugin as s3_plugin
 from sandbox import story
 from schemas import examples, policy
 from schemas.record import Scalar
 from schemas.records import Assurance, Classification, Effect, Fact, Risk
+from streams.facts import Catalog
 from tests.executors_iam.world import ADMINISTRATOR, wish
 
 SAMPLES = Path(__file__).parents[2] / "policies"

@@ -6,7 +6,7 @@ The people, keys and policies are those of `tests.broker.builders`; tokens come 
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +36,7 @@ from schemas.records import (
 )
 from schemas.snapshots import Agent, Directory, Person
 from schemas.world import World
+from streams.facts import FactSource
 from streams.http.oidc import Keys, Verifier
 from streams.sayings import NotRecordedError
 from tests.broker import builders
@@ -241,20 +242,34 @@ async def until(holds: Callable[[], object]) -> None:
             await asyncio.sleep(0)
 
 
-def a_door(issuer: oidc.Issuer, http: httpx.AsyncClient, clock: list[int], **settings: int) -> Door:
+def a_door(
+    issuer: oidc.Issuer,
+    http: httpx.AsyncClient,
+    clock: list[int],
+    *,
+    sources: Sequence[FactSource] = (),
+    **more: int,
+) -> Door:
     """A gateway over a new log."""
-    return over(MemoryBook(world_with(issuer.url), clock), issuer, http, **settings)
+    return over(MemoryBook(world_with(issuer.url), clock), issuer, http, sources=sources, **more)
 
 
-def over(book: MemoryBook, issuer: oidc.Issuer, http: httpx.AsyncClient, **settings: int) -> Door:
+def over(
+    book: MemoryBook,
+    issuer: oidc.Issuer,
+    http: httpx.AsyncClient,
+    *,
+    sources: Sequence[FactSource] = (),
+    **more: int,
+) -> Door:
     """A gateway process over this log."""
     seconds = [0.0]
     verifier = Verifier(issuer.url, AUDIENCE, Keys(issuer.url, http, lambda: seconds[0]), lambda: book.clock[0] / 1000)
     gateway = Gateway(
         book,
         verifier,
-        Checker(),
-        GatewaySettings.model_validate(settings),
+        Checker(sources),
+        GatewaySettings.model_validate(more),
         now=lambda: book.clock[0],
         monotonic=lambda: seconds[0],
         entropy=secrets.token_bytes,

@@ -1,6 +1,7 @@
 """Asking over HTTP: what is let in lies on the log byte for byte, and what is not was never written."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from schemas import ids
 from schemas.records import Context, Intent, Phase, Subject, Withdrawal
 from schemas.snapshots import Directory, Manifests, Policies
+from streams.facts import Catalog
 from tests.broker import builders
 from tests.broker.builders import T0
 from tests.gateway import stage
@@ -297,3 +299,17 @@ async def test_what_executors_offer_is_told_with_its_schemas(door: Door) -> None
     assert by_name["s3.copy"]["parameters"] == builders.PARAMETERS
     assert by_name["iam.grant"]["executor"] == "iam"
     assert by_name["s3.copy"]["resource"]["required"] == ["type", "id"]
+
+
+async def test_a_check_looks_for_facts_where_intake_does_and_says_which_nobody_knew(
+    issuer: Any, login: Any, tmp_path: Path
+) -> None:
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text("- {match: bucket/reports, classification: internal, environment: production}\n")
+    door = stage.a_door(issuer, login, [T0], sources=(Catalog(catalog),))
+    async with door.http:
+        told = (await door.http.post("/v1/check", json=BODY, headers=door.as_("ben"))).json()
+        assert told["unknown_facts"] == ["owner"]
+        catalog.write_text("not a list")
+        told = (await door.http.post("/v1/check", json=BODY, headers=door.as_("ben"))).json()
+        assert told["unknown_facts"] == ["classification", "environment", "owner"]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from broker.intake import facts
-from broker.intake.facts import Catalog, FactSource
 from schemas.records import Fact, Intent
+from streams import facts
+from streams.facts import Catalog, FactSource
 from tests.broker.builders import an_intent
 
 NOW = 1_700_000_000_000

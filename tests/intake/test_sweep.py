@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from broker.intake.facts import FactSource
 from broker.intake.speaking import Desk
 from broker.intake.sweep import Sweep
 from schemas import topics
@@ -15,6 +14,7 @@ from schemas.record import Scalar
 from schemas.records import Intent, Source
 from streams.cluster import Cluster
 from streams.errors import LostPositionError
+from streams.facts import FactSource
 from streams.producing import Speaker
 from streams.worlds import WorldView
 from tests.core.test_positions import tear

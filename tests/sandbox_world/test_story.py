@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from broker.intake.facts import Catalog, gather
 from executors import s3 as s3_executor
 from sandbox import story
 from schemas import ids, policy
@@ -25,6 +24,7 @@ from schemas.records import (
     Source,
     Subject,
 )
+from streams.facts import Catalog, gather
 
 NOW = 1_790_000_000_000
 

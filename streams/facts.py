@@ -1,4 +1,7 @@
-"""What intake finds out about an intent. A late or failing source is `unknown`, which can only raise the class."""
+"""What can be found out about an intent outside the log. A late or failing source is `unknown`, which can only raise.
+
+Intake's findings are the ones that count; the gateway looks the same way when it is asked what policy would say.
+"""
 
 import asyncio
 import fnmatch
@@ -15,7 +18,7 @@ from schemas.policy import FACTS
 from schemas.record import Scalar
 from schemas.records import Fact, Intent
 
-log = logging.getLogger("keyturn.intake")
+log = logging.getLogger("keyturn.facts")
 BUDGET_SECONDS: Final = 1.0
 
 

@@ -47,6 +47,12 @@ simulate: $(READY) ## HISTORIES=n SEED=s seeded histories of the shipped core an
 three-nodes: $(READY) ## three Kafka nodes under load: kill a leader, a group's and a transaction's coordinator
 	@$(BIN)/python -m tests.campaign.three_nodes
 
+exhaust: $(READY) ## every order of every event in small worlds, through the shipped decide (a few minutes)
+	@$(BIN)/python -m tests.simulation.exhaust
+
+mutants: $(READY) ## every guard and law broken once: something must notice (half an hour on two cores)
+	@$(BIN)/python -m tests.laws
+
 check: $(READY) ## ruff, mypy, pyright, import contracts, generated files
 	@$(BIN)/ruff check --quiet . && echo "ruff: clean"
 	@$(BIN)/ruff format --check --quiet . && echo "format: clean"

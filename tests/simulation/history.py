@@ -328,15 +328,17 @@ class History:
         self.executors[name] = host
         self.tell(f"{host} starts")
 
+        instance = f"s3-{name}-{self.lives[name]}"
+
         async def serve() -> None:
             made = Runner(
                 settings_of(name),
                 EXECUTOR_SETTINGS,
                 cast.MANIFESTS.executors[0],
-                Plugin(self.provider, host),
+                Plugin(self.provider, host, instance),
                 signer("s3"),
                 host.clock,
-                f"s3-{name}-{self.lives[name]}",
+                instance,
             )
             await made.run(Health(0), asyncio.Event())
 
@@ -387,7 +389,7 @@ class History:
     def _freeze_actor(self, instance: str) -> None:
         for name, host in self.executors.items():
             if instance == f"s3-{name}-{self.lives[name]}" and not self.is_over:
-                self.loop.later(self.random.uniform(0.0, 2.0), self._freeze, host, self.random.uniform(30, 55))
+                self.loop.later(self.random.uniform(0.0, 6.0), self._freeze, host, self.random.uniform(30, 55))
 
     def _freeze(self, host: Host, seconds: float) -> None:
         if host.is_dead or host.is_frozen:
@@ -435,9 +437,9 @@ class History:
         self.intents.append(intent)
         self.tell(f"bot asks {intent.action.name} {intent.id[-4:]} ttl {intent.ttl}")
         self._put(PREFIX + "intents", OURS, intent, intent.id, cast.BOT)
-        if random.random() < 0.05:
+        if random.random() < 0.1:
             # Another body under the same id.
-            self._later(2, self._put_if_alive, "intents", intent.model_copy(update={"ttl": 7}), intent.id, cast.BOT)
+            self._later(6, self._put_if_alive, "intents", intent.model_copy(update={"ttl": 7}), intent.id, cast.BOT)
         if random.random() < theme.withdraws:
             by = random.choice(("bot", "bot", "ada", "ben"))
             self._later(theme.withdraw_within, self._withdraw, intent, by)

@@ -529,7 +529,8 @@ class Judge:
 
     def _assurance(self, word: Word, directory: J) -> int:
         evidence, at = word.body["evidence"], word.record.timestamp
-        most = next(ASSURANCE.index(key["max_assurance"]) for key in directory["keys"] if key["keyid"] == word.keyid)
+        known = (key for key in directory["keys"] if key["keyid"] == word.keyid)
+        most = next((ASSURANCE.index(key["max_assurance"]) for key in known if "max_assurance" in key), 0)
         is_fresh = evidence["kind"] == "oidc" and -30_000 <= at - 1000 * evidence.get("auth_time", 0) <= HOUR_MS
         return min(most, 1 if is_fresh else 0)
 

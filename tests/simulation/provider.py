@@ -81,17 +81,17 @@ class Provider:
     def was_done(self, grant: str) -> bool:
         return any(effect.grant == grant for effect in self.effects)
 
-    def call(self, act: Act, expires_at: int, host: Host) -> "asyncio.Future[bool]":
+    def call(self, act: Act, expires_at: int, host: Host, instance: str) -> "asyncio.Future[bool]":
         """One request on the wire: it lands whatever becomes of whoever sent it. The answer: whether it was done."""
         host.require_alive()
         answer: asyncio.Future[bool] = self.loop.create_future()
         delay = self.within(self.manner.call_seconds)
         if self.random.random() < self.manner.call_is_slow:
             delay += self.random.uniform(2, 25)
-        self.loop.later(delay, self._land, act, expires_at, answer)
+        self.loop.later(delay, self._land, act, expires_at, instance, answer)
         return answer
 
-    def _land(self, act: Act, expires_at: int, answer: "asyncio.Future[bool]") -> None:
+    def _land(self, act: Act, expires_at: int, instance: str, answer: "asyncio.Future[bool]") -> None:
         is_alive = self.now() < expires_at
         if is_alive:
             self.effects.append(
@@ -99,7 +99,7 @@ class Provider:
                     act.intent.id,
                     act.plan.intent,
                     act.grant_digest,
-                    act.grant.instance,
+                    instance,
                     self.loop.now_ms,
                     self.kafka.seq,
                 )
@@ -116,6 +116,8 @@ class Plugin:
 
     provider: Provider
     host: Host
+    #: Whose plugin it is, whatever a grant says.
+    instance: str
 
     async def validate(self, intent: Intent) -> None:
         if self.provider.random.random() < self.provider.manner.missing:
@@ -159,7 +161,7 @@ class Plugin:
         await act.journal.started(1, "copy", {"key": act.grant_digest})
         if provider.random.random() < manner.refuses:
             raise ActFailedError("access denied")
-        call = provider.call(act, expires_at, self.host)
+        call = provider.call(act, expires_at, self.host, self.instance)
         try:
             async with asyncio.timeout(15):
                 was_done = await call

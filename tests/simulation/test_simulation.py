@@ -1,9 +1,12 @@
 """Seeded histories through the shipped core and executors. The long form is `make simulate`."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.simulation.expected import OFTEN
 from tests.simulation.run import Tally, on_all_cores, report
@@ -31,6 +34,7 @@ def told(first: int, last: int, hash_seed: str, *, is_swift: bool = True) -> str
     ).stdout
 
 
+@pytest.mark.timeout(600)
 def test_no_history_breaks_a_law_and_they_reach_what_matters() -> None:
     total = Tally()
     for tally in on_all_cores(0, HISTORIES, jobs=2):
@@ -48,6 +52,26 @@ def test_the_same_seeds_make_the_same_histories_whatever_strings_hash_to() -> No
     first = told(0, 14, "1")
     assert first == told(0, 14, "2")
     assert first.endswith("[]\n"), first
+
+
+@pytest.mark.timeout(600)
+def test_every_order_of_events_in_two_small_worlds_keeps_the_laws_and_leads_to_an_end() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "tests.simulation.exhaust", "--short"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    states, transitions, grants = (
+        [int(number) for number in re.findall(r"(\d+) " + what, "\n".join(said))]
+        for what in ("states", "transitions", "grants")
+    )
+    assert sum(states) > 1_000, said
+    assert sum(transitions) > 20_000, said
+    # Of three seats, two persons with three accounts fill none.
+    assert grants[0] > 10, said
+    assert grants[1] == 0, said
 
 
 def test_with_real_signatures_the_laws_hold_too() -> None:

@@ -19,7 +19,7 @@ SEATED = {
     "group:synced": ("gus", "kim"),
     "oncall:night": ("ivy", "kim"),
 }
-ANYBODY = ("ada", "ben", "cat", "dan", "eve", "fay", "gus", "hal", "ivy", "jon", "kim", "nobody")
+ANYBODY = ("ada", "ben", "cat", "dan", "eve", "fay", "gus", "hal", "ivy", "jon", "kim", "nobody", "mallory")
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,7 +263,11 @@ MUTANTS = (
                 "BEFORE_CLAIM: Final = (*WORLD, CLASSIFIED, DECISIONS)\n",
                 "BEFORE_CLAIM: Final = (CLASSIFIED, DECISIONS)\n",
             ),
-            Edit(ORDER, "        for topic in (OPERATIONS, *BEFORE_CLAIM):\n", "        for topic in (*WORLD, *BEFORE_CLAIM):\n"),
+            Edit(
+                ORDER,
+                "        for topic in (OPERATIONS, *BEFORE_CLAIM):\n",
+                "        for topic in (*WORLD, *BEFORE_CLAIM):\n",
+            ),
         ),
         themes=(10, 9),
     ),

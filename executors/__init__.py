@@ -1,1 +1,1 @@
-"""Act. Contract, runner, journal; `s3` is a plugin and imports only the contract and `schemas`."""
+"""Act. Contract, runner, journal; `s3`, `iam`, `infra` are plugins and import the contract, `aws` and `schemas`."""

@@ -4,7 +4,7 @@
     ports.json        chosen once, kept for good
     applied.json      what was brought into force from which text, so that a restart does nothing twice
     realm.yaml keys/ passwords/ env/ state/      the realm's
-    directory.yaml roster.yaml policy.cedar iam.cedar catalog.yaml   the story, to be changed by hand
+    directory.yaml roster.yaml policy.cedar iam.cedar infra.cedar catalog.yaml   the story, to be changed by hand
     kafka/ s3/ issuer/ aws/   the services'
     logs/ run/        of all services and roles together
 
@@ -99,8 +99,13 @@ class SandboxFolder:
 
     @property
     def aws_policy(self) -> Path:
-        """The rules for what is done in it."""
+        """The rules for rights in it."""
         return self.path / "iam.cedar"
+
+    @property
+    def stacks_policy(self) -> Path:
+        """The rules for stacks in it."""
+        return self.path / "infra.cedar"
 
     @property
     def services(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ REALM: Final = "sandbox"
 AGENT: Final = "reporter"
 OWNER: Final = "ana"
 EXECUTORS: Final = ("s3",)
-AWS_EXECUTORS: Final = ("iam",)
+AWS_EXECUTORS: Final = ("iam", "infra")
 """Those that a local AWS is started for, in a sandbox that has one."""
 NOTIFIERS: Final = ("api",)
 PARTITIONS: Final = 4
@@ -129,7 +129,8 @@ when { context.properties.destination_bucket == "acme-website" };
 """
 
 IAM_POLICY: Final = """\
-// What changing an identity's rights needs at Acme. Change it, then: keyturn policy apply policy.cedar iam.cedar
+// What changing an identity's rights needs at Acme.
+// Change it, then: keyturn policy apply policy.cedar iam.cedar infra.cedar
 
 @id("rights")
 @risk("high")
@@ -154,12 +155,35 @@ forbid (principal, action in [Action::"iam.attach_policy", Action::"iam.detach_p
 when { context.properties.identity like "arn:aws:iam::*:*/keyturn-*" };
 """
 
+INFRA_POLICY: Final = """\
+// What changing a stack needs at Acme. Then: keyturn policy apply policy.cedar iam.cedar infra.cedar
+
+@id("stack")
+@risk("medium")
+@approvers("group:sre")
+@quorum("1")
+@assurance("identity")
+@within("1h")
+permit (principal, action == Action::"infra.change_set", resource);
+
+// Known only once CloudFormation has worked it out.
+@id("loses-state")
+@risk("critical")
+@approvers("group:data-owners")
+@quorum("1")
+@assurance("identity")
+@within("30m")
+permit (principal, action == Action::"infra.change_set", resource)
+when { context has plan && context.plan has stateful_losses && context.plan.stateful_losses > 0 };
+"""
+
 CATALOG: Final = """\
 # What intake knows of resources: the first pattern that matches `<type>/<id>` counts. Read again when it changes.
 - {match: bucket/acme-brochures, environment: production, classification: public, owner: marketing}
 - {match: bucket/acme-customers, environment: production, classification: confidential, owner: data-platform}
 - {match: "bucket/acme-*", environment: production, classification: internal, owner: platform}
 - {match: "role/arn:aws:iam::*:role/acme-*", environment: production, classification: internal, owner: platform}
+- {match: "stack/acme-*", environment: production, classification: internal, owner: platform}
 """
 
 

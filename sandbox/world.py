@@ -22,6 +22,7 @@ import httpx
 import yaml
 
 from executors import iam as iam_executor
+from executors import infra as infra_executor
 from executors import s3 as s3_executor
 from sandbox import asking, jars, ports, story
 from sandbox.aws import AwsAddress, LocalAws
@@ -281,7 +282,7 @@ class Provisioning:
     def policies(self) -> list[Path]:
         """The files that its policy is in."""
         files = [self.folder.path / "policy.cedar"]
-        return files if self.world.aws is None else [*files, self.folder.aws_policy]
+        return files if self.world.aws is None else [*files, self.folder.aws_policy, self.folder.stacks_policy]
 
     def lay_out(self) -> None:
         """Make keys, passwords, environment files and the story's documents; what is there is kept."""
@@ -313,6 +314,7 @@ class Provisioning:
         write(path / "policy.cedar", story.POLICY)
         if self.world.aws is not None:
             write(self.folder.aws_policy, story.IAM_POLICY)
+            write(self.folder.stacks_policy, story.INFRA_POLICY)
         write(path / "catalog.yaml", story.CATALOG)
         write(path / "roster.yaml", yaml.safe_dump(dict(story.ROSTER), sort_keys=False, default_flow_style=None))
 
@@ -343,6 +345,8 @@ class Provisioning:
                     "ACCESS_KEY": own.keys.access_key,
                     "SECRET_KEY": own.keys.secret_key,
                 }
+                if own.plan_role is not None:
+                    told["PLAN_ROLE"] = own.plan_role
                 variables = {f"KEYTURN_{name.upper()}_{member}": value for member, value in told.items()}
                 self.folder.tell(f"executor-{name}", variables)
         self.folder.tell(
@@ -375,7 +379,7 @@ class Provisioning:
         """Apply each document whose text is not the one applied last: nothing is read for those that did not change."""
         settings = self.world.settings("administration")
         path, now = self.folder.path, self.clock()
-        plugins = {"iam": iam_executor.plugin, "s3": s3_executor.plugin}
+        plugins = {"iam": iam_executor.plugin, "infra": infra_executor.plugin, "s3": s3_executor.plugin}
         manifests = [story.manifest(plugins[name].manifest) for name in self.executors]
         # In this order: a roster fills what the directory lists, a policy is checked against the manifests.
         steps: tuple[tuple[str, bytes, Callable[[], Awaitable[Applied]]], ...] = (

@@ -48,12 +48,12 @@ async def policies(stage: Stage, more: str) -> AsyncIterator[None]:
     file: Path = stage.world.folder / "policy.cedar"
     other = stage.world.folder / "policy-other.cedar"
     other.write_text(file.read_text() + more)
-    rest = stage.world.folder / "iam.cedar"
-    await documents.apply_policies(settings, [other, rest], clock(), require)
+    rest = [stage.world.folder / name for name in ("iam.cedar", "infra.cedar")]
+    await documents.apply_policies(settings, [other, *rest], clock(), require)
     try:
         yield
     finally:
-        await documents.apply_policies(settings, [file, rest], clock(), require)
+        await documents.apply_policies(settings, [file, *rest], clock(), require)
 
 
 @asynccontextmanager

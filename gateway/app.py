@@ -42,6 +42,7 @@ from streams import crashpoints
 from streams.http.application import guarded
 from streams.http.oidc import IssuerUnreachableError, Login, TokenRefusedError, Verifier
 from streams.http.problems import Kind, ProblemError
+from streams.rows import UnreadableError
 from streams.sayings import NotRecordedError
 
 READ: Final = "intents:read"
@@ -94,7 +95,11 @@ class Gateway:
             case contract.SEALED_INTENT:
                 seal, raw = _seal(request), await request.body()
                 statement, intent = admission.unsealed(Intent, raw, seal, self._book.world, self._now())
-                self._require_calm(self._asks, intent.subject.id)
+                if _first_body(self._book.entry(intent.id)) is None:
+                    self._require_calm(self._asks, intent.subject.id)
+                else:
+                    # Anybody who has seen the bytes can send them again: that must not use up what their agent may ask.
+                    self._require_calm(self._reads, statement.digest)
                 return await self._accept(statement, intent)
             case contract.JSON:
                 caller = await self._caller(request, WRITE, self._asks)
@@ -252,7 +257,7 @@ class Gateway:
             if len(found) == limit:
                 break
             last = intent_id
-            view = self._view(caller, intent_id)
+            view = self._line(caller, intent_id)
             if view is not None and (not wanted or view.phase in wanted):
                 found.append(view)
         is_more = last is not None and last != behind[-1]
@@ -306,7 +311,7 @@ class Gateway:
         return self._stream(request, await self._caller(request, READ, self._reads), None)
 
     def _stream(self, request: Request, caller: Caller, intent_id: str | None) -> Response:
-        told = _Told(self._book, caller, intent_id, self._view, self._is_still)
+        told = _Told(self._book, caller, intent_id, self._line, self._is_still)
         since = events.marks_of(request.headers.get("last-event-id"), told.partition)
         if told.is_over and since is not None and not told.begun(since):
             # WHATWG HTML, 9.2.3: what has ended is not to be asked for again.
@@ -401,6 +406,13 @@ class Gateway:
             raise _not_found(intent_id)
         return found
 
+    def _line(self, caller: Caller, intent_id: str) -> IntentView | None:
+        """As `_view`, among others: what cannot be read or trusted is no line; asking for it by id says why."""
+        try:
+            return self._view(caller, intent_id)
+        except (ProblemError, UnreadableError):
+            return None
+
     def _view(self, caller: Caller, intent_id: str) -> IntentView | None:
         """What this caller may see of it: nothing at all, unless it asked for it."""
         if not _is_of(intent_id, caller.subject.id):
@@ -443,7 +455,7 @@ class _Told:
         news = [
             each
             for each in changed
-            if self.intent_id in {None, each} and not self.book.entry(each).known.marks.is_within(since)
+            if self.intent_id in {None, each} and not self.book.known(each).marks.is_within(since)
         ]
         return _in_order(view for each in news if (view := self.view(self.caller, each)) is not None)
 

@@ -126,6 +126,10 @@ class Book(Protocol):
         """What is known of an intent. UnreadableError when it has a row whose bytes are no row."""
         ...
 
+    def known(self, intent_id: str) -> Known:
+        """The same without reading its row."""
+        ...
+
     def ids_of(self, requester: str) -> Iterator[str]:
         """Every intent of this requester, in no order."""
         ...
@@ -226,6 +230,10 @@ class KafkaBook:
     def entry(self, intent_id: str) -> Entry:
         """What is known of an intent."""
         return Entry(self._ledger.known(intent_id), self._ledger.row(intent_id, self.world))
+
+    def known(self, intent_id: str) -> Known:
+        """The same without reading its row."""
+        return self._ledger.known(intent_id)
 
     def ids_of(self, requester: str) -> Iterator[str]:
         """Every intent of this requester."""

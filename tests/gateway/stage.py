@@ -19,7 +19,7 @@ from gateway.app import Gateway, make_app
 from gateway.book import Changes, Entry, Watcher
 from gateway.callers import audience_of
 from gateway.checking import Checker
-from gateway.ledger import Ledger, Marks
+from gateway.ledger import Known, Ledger, Marks
 from gateway.settings import GatewaySettings
 from sandbox import issuer as oidc
 from schemas import envelope, ids, signing
@@ -97,6 +97,9 @@ class MemoryBook:
 
     def entry(self, intent_id: str) -> Entry:
         return Entry(self.ledger.known(intent_id), self.ledger.row(intent_id, self.world))
+
+    def known(self, intent_id: str) -> Known:
+        return self.ledger.known(intent_id)
 
     def ids_of(self, requester: str) -> Iterator[str]:
         return self.ledger.ids_of(requester)

@@ -128,6 +128,11 @@ async def test_a_row_that_the_core_did_not_sign_is_never_shown_as_one(door: Door
     door.book.put(row.model_copy(update={"phase": Phase.SUCCEEDED}), by="intake")
     answer = await door.show(intent.id)
     assert (answer.status_code, answer.json()["type"]) == (502, "urn:keyturn:problem:integrity")
+    # Its neighbours are shown all the same.
+    await door.submit(door.intent(2))
+    listed = (await door.http.get("/v1/intents", headers=door.own("bot"))).json()["items"]
+    assert [each["id"] for each in listed] == [door.intent(2).id]
+    assert [door.intent(2).id in event["data"] for event in await told(door, "/v1/events") if "data" in event] == [True]
 
 
 async def test_the_list_is_ones_own_newest_first_by_phase_and_page(door: Door) -> None:

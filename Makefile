@@ -77,11 +77,16 @@ golden: $(READY) ## the golden trail anew, after a change of rules that was mean
 differential: $(READY) ## 2,000 random histories: core and verifier, which share no code, must agree on each
 	@$(BIN)/python -m tests.auditors.differential 2000
 
+RESOLVE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-annotate --no-header --quiet
+
 lock: ## resolve all dependencies anew, for every supported Python
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet uv
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --upgrade \
-		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --output-file requirements.lock
+	@$(RESOLVE) pyproject.toml --all-extras --upgrade --output-file requirements.lock
+	@# What the image holds, and what builds it: the same versions.
+	@$(RESOLVE) pyproject.toml --extra aws --extra otel --constraint requirements.lock --output-file requirements.runtime.lock
+	@echo hatchling | $(RESOLVE) - --constraint requirements.lock --output-file requirements.build.lock
 
 clean: ## remove .venv and the caches of the tools
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.intake.facts import Catalog
 from executors.infra import plugin
 from schemas import examples, policy
 from schemas.record import Scalar
 from schemas.records import Assurance, Classification, Effect, Fact, Risk
+from streams.facts import Catalog
 from tests.executors_infra.acts import change_intent
 
 SAMPLES = Path(__file__).parents[2] / "policies"

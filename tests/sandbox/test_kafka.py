@@ -20,7 +20,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from sandbox import jars
 from sandbox.errors import AlreadyRunningError, ChildDiedError, PortTakenError, StaleDirectoryError, WrongClusterError
-from sandbox.kafka import Credentials, EmbeddedKafka, KafkaAddress
+from sandbox.kafka import Credentials, EmbeddedKafka, KafkaAddress, KafkaCluster
 from sandbox.kafka_address import serves
 from sandbox.kafka_directory import Identity, KafkaDirectory, server_properties
 from sandbox.pidfile import PidFile
@@ -232,3 +232,25 @@ async def test_a_path_that_is_not_ascii_reaches_java_whole() -> None:
     identity = Identity("4.3.1", "id", 1, 2, "a", "b")
     lines = server_properties(identity, Path("/é/\U0001f511/a\\b")).splitlines()
     assert r"log.dirs=/\u00e9/\ud83d\udd11/a\\b" in lines
+
+
+async def test_three_nodes_vote_together_and_keep_three_copies_of_which_two_must_answer(tmp_path: Path) -> None:
+    cluster = KafkaCluster(tmp_path, count=3)
+    kept = cluster.ports()
+    assert len(kept) == 6
+    assert cluster.ports() == kept
+    version = jars.kafka_version(jars.locked())
+    nodes = [KafkaDirectory(tmp_path / f"node-{number}").identity(version, os.urandom) for number in (1, 2, 3)]
+    assert [node.node_id for node in nodes] == [1, 2, 3]
+    assert len({(node.cluster_id, node.admin_password, node.controller_password) for node in nodes}) == 1
+    told = dict(line.split("=", 1) for line in server_properties(nodes[1], tmp_path, nodes).splitlines())
+    assert told["node.id"] == "2"
+    assert told["controller.quorum.voters"] == ",".join(
+        f"{node.node_id}@127.0.0.1:{node.controller_port}" for node in nodes
+    )
+    for setting in ("default", "offsets.topic", "transaction.state.log"):
+        assert told[f"{setting}.replication.factor"] == "3"
+    assert (told["min.insync.replicas"], told["transaction.state.log.min.isr"]) == ("2", "2")
+    alone = dict(line.split("=", 1) for line in server_properties(nodes[0], tmp_path).splitlines())
+    assert alone["controller.quorum.voters"] == f"1@127.0.0.1:{nodes[0].controller_port}"
+    assert (alone["default.replication.factor"], alone["min.insync.replicas"]) == ("1", "1")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
+Asking = Annotated[bool, typer.Option("--asking", help="For the gateway, where people ask; not for deciding.")]
 Folder = Annotated[Path, typer.Option("--dir", envvar="KEYTURN_DIR", help="The sandbox's directory.")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Leave it running, and return once it is ready.")]
 ServicesOnly = Annotated[bool, typer.Option("--services-only", help="Kafka, S3 and the issuer; no roles.")]
@@ -248,33 +249,46 @@ def _print_lines(name: str, lines: Iterable[str], *, is_alone: bool) -> None:
 
 @app.command()
 def token(
-    person: Annotated[str, typer.Argument(help="Who logs in: ana, ben, cho, dee or eli.")], directory: Folder = HERE
+    person: Annotated[str, typer.Argument(help="Who logs in: ana, ben, cho, dee or eli.")],
+    directory: Folder = HERE,
+    *,
+    asking: Asking = False,
 ) -> None:
-    """Log a person in and print the access token."""
+    """Log a person in and print the access token: for deciding, or with --asking for asking."""
     import asyncio
 
     from sandbox import world
+    from sandbox.issuer import APPROVALS, GATEWAY
 
     folder = _folder(directory)
     folder.require()
-    typer.echo(asyncio.run(world.log_in(folder, person)))
+    typer.echo(asyncio.run(world.log_in(folder, person, GATEWAY if asking else APPROVALS)))
 
 
 @app.command()
 def env(
     who: Annotated[str, typer.Argument(metavar="PERSON|ROLE", help="A person, the agent, or a role like core.")],
     directory: Folder = HERE,
+    *,
+    asking: Asking = False,
 ) -> None:
-    """Print what to export to be a person (for deciding) or a role: eval "$(keyturn sandbox env cho)"."""
+    """Print what to export to be a person (for deciding; for asking) or a role: eval "$(keyturn sandbox env cho)"."""
     import asyncio
     import shlex
 
     from sandbox import story, world
     from sandbox.folder import url
+    from sandbox.issuer import GATEWAY
 
     folder = _folder(directory)
     folder.require()
-    if any(who == person.id for person in story.PERSONS):
+    if asking:
+        variables = {
+            "KEYTURN_GATEWAY_URL": url(folder.ports().gateway),
+            # A token is for one door: who asks can't answer with it.
+            "KEYTURN_TOKEN": asyncio.run(world.log_in(folder, who, GATEWAY)),
+        }
+    elif any(who == person.id for person in story.PERSONS):
         variables = {
             "KEYTURN_API_URL": url(folder.ports().api),
             "KEYTURN_TOKEN": asyncio.run(world.log_in(folder, who)),
@@ -380,7 +394,7 @@ def _print_facts(folder: SandboxFolder, directory: Path, *, has_roles: bool, is_
         f"  issuer         {url(ports.issuer)}",
     ]
     if has_roles:
-        lines.append(f"  approvers' API {url(ports.api)}")
+        lines += [f"  approvers' API {url(ports.api)}", f"  gateway        {url(ports.gateway)}"]
     lines += [
         "",
         "Next:",

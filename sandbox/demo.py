@@ -26,6 +26,7 @@ from aiobotocore.session import get_session
 from sandbox import jars, story
 from sandbox.agent import PatienceError, SandboxAgent
 from sandbox.errors import SandboxError
+from sandbox.folder import SandboxFolder, url
 from sandbox.roles import RunningRoles, environment, keyturn
 from sandbox.world import Sandbox, SandboxWorld
 from schemas.records import Phase
@@ -278,10 +279,15 @@ def stop_waits(stop: asyncio.Event) -> bool:
 
 def to_play_with() -> str:
     """What to try next."""
+    export = {**story.EXPORT, "destination_prefix": "mine/"}
+    flags = " ".join(f"-p {name}={value}" for name, value in export.items())
     return (
         "It stays up until Ctrl-C. In another shell:\n"
         f'  eval "$(.venv/bin/keyturn sandbox env cho --dir {DIRECTORY})"\n'
         "  .venv/bin/keyturn ls\n"
+        f"Or ask, as the agent with its key, over the gateway at {url(SandboxFolder(DIRECTORY).ports().gateway)}:\n"
+        f"  .venv/bin/keyturn submit s3.export bucket/{story.CUSTOMERS} {flags} --reason why --dir {DIRECTORY} "
+        f"--agent {story.AGENT} --wait\n"
         f"  .venv/bin/keyturn audit tail --dir {DIRECTORY}"
     )
 

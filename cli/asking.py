@@ -66,7 +66,7 @@ class NotYetError(AskingError):
 class AskerSettings(BaseSettings):
     """Who asks, and where, from `KEYTURN_…` variables; options of the command win."""
 
-    model_config = SettingsConfigDict(env_prefix="KEYTURN_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="KEYTURN_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     gateway_url: str | None = Field(default=None, description="The gateway's base URL.")
     agent: str | None = Field(default=None, description="The agent that asks.")

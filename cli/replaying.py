@@ -174,6 +174,7 @@ def _run(
         "records_per_second": round(found.records / max(time.monotonic() - begun, 0.001)),
         "chains": {name: {"seq": head.seq, "digest": head.digest or ""} for name, head in sorted(found.heads.items())},
         "rows": found.rows,
+        "rows_older": found.rows_older,
         "rows_skipped": found.rows_skipped,
         "at_its_word": found.at_its_word,
         "forgotten": found.forgotten,

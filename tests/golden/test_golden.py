@@ -29,6 +29,7 @@ UNREACHABLE = {
 }
 NOT_THE_CORES = {
     Refusal.SECRET_FOUND,  # intake's, and it goes to quarantine
+    Refusal.NOT_LOST,  # of a skip, by what the log holds at that moment
     Refusal.INTERNAL,  # a defect of ours, whenever it stands on a trail
 }
 

@@ -90,6 +90,8 @@ class Left:
     failures: list[tuple[str, str]]
     escaped: list[BaseException]
     ended_at: int
+    #: What still waited long after the faults stopped.
+    unfinished: str | None = None
     story: list[str] = field(default_factory=list)
 
     def of(self, topic: str) -> list[Fetched]:
@@ -163,6 +165,7 @@ class History:
         self.asked: dict[str, set[str]] = {}
         self.resolving: set[str] = set()
         self._signed: list[Fetched] = []
+        self.unfinished: str | None = None
 
     # ------------------------------------------------------------ the whole
 
@@ -172,8 +175,10 @@ class History:
         with simulated(self.kafka):
             try:
                 self.loop.run_until_complete(self._run())
-            except StalledError as error:
-                raise UnfinishedError("nothing will ever happen again") from error
+            except StalledError:
+                self.unfinished = "nothing will ever happen again"
+            except UnfinishedError as error:
+                self.unfinished = str(error)
             finally:
                 self._put_out()
         self.reached["interleaving 11"] += self.provider.discarded
@@ -195,6 +200,7 @@ class History:
             self.failures,
             self.loop.escaped,
             self.loop.now_ms,
+            self.unfinished,
             self.story,
         )
 

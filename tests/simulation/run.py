@@ -58,6 +58,7 @@ def tell(seed: int, *, keeps_digest: bool = False, tells: bool = False) -> tuple
         judge = Judge(left.logs, left.effects, OURS, primitives.verifies)
         findings = judge.judge()
         findings += [f"escaped: {error!r}" for error in left.escaped]
+        findings += [f"unfinished: {left.unfinished}"] if left.unfinished else []
         tally.reached.update(judge.reached)
         tally.reached.update(left.reached)
         tally.faults.update(left.faults)

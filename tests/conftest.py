@@ -7,8 +7,9 @@ import pytest
 
 from sandbox import jars
 from sandbox.aws import AwsAddress, LocalAws
-from sandbox.kafka import EmbeddedKafka, KafkaAddress
+from sandbox.kafka import KafkaAddress
 from sandbox.world import Sandbox, SandboxWorld
+from tests import kafkas
 
 ROOMS = Path(__file__).parent
 #: Those that take longest, in that order: with two workers the end is early when they begin first.
@@ -21,6 +22,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_room(item)))
     items.sort(key=lambda item: rank.get(_room(item), len(LONG)))
+
+
+def pytest_report_header() -> str:
+    """Which Kafka, and why."""
+    return kafkas.chosen()
 
 
 def _room(item: pytest.Item) -> str:
@@ -36,7 +42,7 @@ def sandbox_cache() -> Path:
 @pytest.fixture(scope="session")
 async def kafka(tmp_path_factory: pytest.TempPathFactory, sandbox_cache: Path) -> AsyncIterator[KafkaAddress]:
     """A Kafka with nothing on it; each test makes realms of its own."""
-    async with EmbeddedKafka(tmp_path_factory.mktemp("kafka"), cache=sandbox_cache) as address:
+    async with kafkas.running(tmp_path_factory.mktemp("kafka"), sandbox_cache) as address:
         yield address
 
 

@@ -96,6 +96,8 @@ SEEDS: Final = {
 """Whose key of the builders each role holds."""
 
 _prefixes: Final = itertools.count(1)
+_RUN: Final = secrets.token_hex(3)
+"""Two runs, or two workers, may share a Kafka."""
 _numbers: Final = itertools.count(1)
 
 
@@ -382,7 +384,7 @@ async def realm(new_realm: NewRealm) -> AsyncIterator[House]:
 async def house(folder: Path, kafka: KafkaAddress, documents: Iterable[Snapshot] = DOCUMENTS) -> AsyncIterator[House]:
     """A new realm with these documents in force."""
     connection.quiet_client_logs()
-    prefix = f"h{next(_prefixes)}."
+    prefix = f"h{_RUN}-{next(_prefixes)}."
     realm = Realm(
         realm=builders.REALM,
         prefix=prefix,

@@ -9,7 +9,14 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
-from executors.contract import ActFailedError, Finding, Observation, OutcomeUnknownError, StaleError
+from executors.contract import (
+    ActFailedError,
+    ExecutorError,
+    Finding,
+    Observation,
+    OutcomeUnknownError,
+    StaleError,
+)
 from schemas import canonical
 from schemas.canonical import CanonicalError, Json
 from schemas.record import RecordError
@@ -44,6 +51,9 @@ def of_error(error: BaseException, *, has_started: bool) -> Ended:
             return Ended(Result.FAILED, str(error), error.receipt)
         case OutcomeUnknownError():
             return Ended(Result.UNKNOWN, str(error))
+        case ExecutorError() if not has_started:
+            # It could not even look: the provider's own words tell an operator more than ours.
+            return Ended(Result.FAILED, f"{error}; nothing was begun")
         case _ if has_started:
             return Ended(Result.UNKNOWN, f"internal: {type(error).__name__}, after a step was begun")
         case _:

@@ -55,6 +55,6 @@ async def sandbox(tmp_path_factory: pytest.TempPathFactory, sandbox_cache: Path)
 
 @pytest.fixture(scope="session")
 async def aws(tmp_path_factory: pytest.TempPathFactory, sandbox_cache: Path) -> AsyncIterator[AwsAddress]:
-    """A local AWS with nobody in it but its administrator and the executors; each test makes names of its own."""
+    """A local AWS with nobody in it but its administrator and the executors; names must differ across folders."""
     async with LocalAws(tmp_path_factory.mktemp("aws"), cache=sandbox_cache) as address:
         yield address

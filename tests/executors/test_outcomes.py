@@ -35,6 +35,11 @@ def test_an_error_means(error: Exception, has_started: bool, result: Result) -> 
     assert outcomes.of_error(error, has_started=has_started).result is result
 
 
+def test_what_kept_an_executor_from_looking_is_told_in_its_own_words() -> None:
+    ended = outcomes.of_error(ExecutorError("the role may not list"), has_started=False)
+    assert ended.reason == "the role may not list; nothing was begun"
+
+
 def test_a_certain_failure_keeps_its_receipt() -> None:
     assert outcomes.of_error(ActFailedError("no", RECEIPT), has_started=True).receipt == RECEIPT
 

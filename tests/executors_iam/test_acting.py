@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from executors.aws.client import Account, Aws, Credentials, Provider, RefusedError
-from executors.contract import ActFailedError, Finding, Observation, OutcomeUnknownError, StaleError
+from executors.contract import (
+    ActFailedError,
+    ExecutorError,
+    Finding,
+    Observation,
+    OutcomeUnknownError,
+    StaleError,
+)
 from executors.iam import client, sessions
 from executors.iam.parameters import Attachment
 from sandbox.aws import AwsAddress
@@ -175,7 +182,7 @@ async def test_the_session_attaches_nothing_but_the_planned_policy_to_the_planne
     aws: AwsAddress, iam: Iam
 ) -> None:
     case = await prepared(aws, iam, "cut")
-    other, more = await iam.role("cut-other"), await iam.policy("cut-more", allow("*"))
+    other, more = await iam.role("cut-stranger"), await iam.policy("cut-more", allow("*"))
     wanted = Attachment.of(case.intent)
     own = aws.executors["iam"]
     base = Credentials(own.keys.access_key, own.keys.secret_key)
@@ -306,3 +313,6 @@ async def test_what_cannot_be_read_is_unknown(aws: AwsAddress, iam: Iam) -> None
     away = executor(aws, endpoint="http://127.0.0.1:9")
     seen = await away.observe(case.intent, case.plan, granted.act.grant_digest, ())
     assert seen.finding is Finding.UNKNOWN
+    with pytest.raises(ExecutorError, match="IAM cannot be read"):
+        await away.execute(granted.act)
+    assert granted.entries == ()

@@ -143,8 +143,8 @@ async def test_a_credential_dies_at_the_instant_its_policy_names(aws: AwsAddress
     async with acting(aws, dated(-1)) as dead, acting(aws, dated(60)) as living:
         assert await refusal(dead.attach_role_policy(RoleName="dies-target", PolicyArn=arn)) == DENIED
         await living.attach_role_policy(RoleName="dies-target", PolicyArn=arn)
-    async with acting(aws, dated(2)) as short:
-        dies_at, seen = datetime.now(UTC) + timedelta(seconds=2), None
+    async with acting(aws, dated(1)) as short:
+        dies_at, seen = datetime.now(UTC) + timedelta(seconds=1), None
         while seen is None and datetime.now(UTC) < dies_at + timedelta(seconds=5):
             try:
                 await short.attach_role_policy(RoleName="dies-target", PolicyArn=arn)

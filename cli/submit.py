@@ -292,8 +292,9 @@ def _said(told: dict[str, JsonValue]) -> str:
     asked = told.get("requirement")
     match told["effect"]:
         case "require_approval" if isinstance(asked, dict):
+            seats = "1 person" if asked["seats"] == 1 else f"{asked['seats']} people"
             return (
-                f"policy would ask people: {asked['seats']} seats, assurance {asked['assurance']}, within "
+                f"policy would ask {seats}: assurance {asked['assurance']}, within "
                 f"{asked['within']} s, risk {told.get('risk')}{because}"
             )
         case "permit":

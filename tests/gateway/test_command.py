@@ -109,7 +109,7 @@ async def test_wait_gives_up_after_its_time_with_the_exit_code_for_try_again(key
 async def test_check_says_what_policy_would_say_and_writes_nothing(keyturn: Command) -> None:
     said = await keyturn(*ASKED, "--check")
     assert said.exit_code == 0, said.output
-    assert said.stdout.startswith("policy would ask people: 1 seats, assurance channel")
+    assert said.stdout.startswith("policy would ask 1 person: assurance channel")
     denied = await keyturn("submit", "s3.copy", "bucket/x", "-p", "bucket=locked", "--check", "--json", person="ben")
     assert (denied.exit_code, json.loads(denied.stdout)["rules"]) == (3, ["locked"])
     wrong = await keyturn("submit", "s3.copy", "bucket/x", "-p", "colour=red", "--check")

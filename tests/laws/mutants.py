@@ -266,7 +266,13 @@ MUTANTS = (
             Edit(
                 ORDER,
                 "        for topic in (OPERATIONS, *BEFORE_CLAIM):\n",
-                "        for topic in (*WORLD, *BEFORE_CLAIM):\n",
+                "        for topic in (OPERATIONS, *WORLD, *BEFORE_CLAIM):\n",
+            ),
+            # The loop catches up with the world before it offers anything else.
+            Edit(
+                PARTITION,
+                "        if not self._offer(consumer, await self._polled(consumer)):\n            return\n",
+                "        self._offer(consumer, await self._polled(consumer))\n        return\n",
             ),
         ),
         themes=(10, 9),

@@ -19,7 +19,6 @@ from typing import Any
 import orjson
 from aiokafka import TopicPartition
 
-from broker.core import order
 from broker.core.partition import CorePartition, Shared
 from broker.intake import answering
 from executors.runner import Runner
@@ -65,6 +64,7 @@ PARTITIONS = 2
 OURS = partition_of(cast.BOT, PARTITIONS)
 MOST_TURNS = 60_000
 QUIET_SECONDS = 400.0
+INPUTS = ("directory", "roster", "policies", "manifests", "classified", "decisions", "reports")
 OPEN = {"planning", "pending", "approved", "executing", "unknown"}
 KEYED = {
     Channel.API: "api",
@@ -698,7 +698,7 @@ class History:
 
     def _waits(self) -> Iterator[str]:
         # A tick that moves nothing leaves no trace: how far ticks are decided may stay unsaid.
-        for name in order.BEFORE_TICK:
+        for name in INPUTS:
             place = TopicPartition(PREFIX + name, OURS if self.kafka.topics[PREFIX + name] > 1 else 0)
             # Nor does genesis.
             if self.positions.get(name, 0) < self.kafka.end(place) > 1:

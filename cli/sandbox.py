@@ -393,6 +393,8 @@ def _print_facts(folder: SandboxFolder, directory: Path, *, has_roles: bool, is_
         f"  S3             {url(ports.s3)}",
         f"  issuer         {url(ports.issuer)}",
     ]
+    if folder.has_aws:
+        lines.append(f"  AWS            {url(folder.aws_port)}")
     if has_roles:
         lines += [f"  approvers' API {url(ports.api)}", f"  gateway        {url(ports.gateway)}"]
     lines += [

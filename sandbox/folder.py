@@ -108,6 +108,11 @@ class SandboxFolder:
         return self.path / "infra.cedar"
 
     @property
+    def aws_port(self) -> int:
+        """Where the local AWS was met last; OSError or ValueError while it never was."""
+        return int(json.loads((self.path / AWS / "server.json").read_text(encoding="utf-8"))["port"])
+
+    @property
     def services(self) -> tuple[str, ...]:
         """The children of this sandbox that are no roles."""
         return (*SERVICES, AWS) if self.has_aws else SERVICES

@@ -22,7 +22,7 @@ import psutil
 
 from sandbox import asking
 from sandbox.errors import AlreadyRunningError, SandboxError
-from sandbox.folder import AWS, ISSUER_PAGE, SandboxFolder, write
+from sandbox.folder import ISSUER_PAGE, SandboxFolder, write
 from sandbox.pidfile import PidFile, Running
 from sandbox.roles import health_file, is_ready, roles_of, waits_for
 from sandbox.supervise import Places
@@ -191,7 +191,7 @@ def _port_of(folder: SandboxFolder, name: str) -> int | None:
             case "s3-store":
                 return int(json.loads((folder.path / "s3" / "ports.json").read_text(encoding="utf-8"))["s3"])
             case "aws":
-                return int(json.loads((folder.path / AWS / "server.json").read_text(encoding="utf-8"))["port"])
+                return folder.aws_port
             case "s3-proxy":
                 return folder.ports().s3
             case _:

@@ -6,6 +6,7 @@ really gone, and puts on the trail who said so and why (ADR 0010).
 
 import asyncio
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="What to do when the core has stopped by name.")
 
 TRY_AGAIN = 75
+CLOCK_MS = 60_000
+"""How far this machine's clock may be ahead of the brokers'."""
 Folder = Annotated[
     Path | None,
     typer.Option("--dir", envvar="KEYTURN_DIR", help="The realm's folder; without it the KEYTURN_… variables count."),
@@ -117,13 +120,14 @@ async def _declare(
         standing = {core: hole for core, hole in found.items() if hole.position == position}
         for core, hole in (standing or found).items():
             _require_hole(core, hole, position)
+        since = time.time_ns() // 1_000_000 - CLOCK_MS
         said = {}
         for core, hole in standing.items():
             skip = Skip(topic=topic.name, partition=partition, position=position, until=hole.until, reason=reason)
             said[core] = await operator.say(skip, core, signer)
         done = []
         for core, source in said.items():
-            audit = await operator.answer(source, wait)
+            audit = await operator.answer(source, since, wait)
             refusal = audit.refusal.value if audit is not None and audit.refusal is not None else None
             why = audit.reason if audit is not None else None
             done.append(

@@ -151,12 +151,19 @@ class Operator:
             sealed = envelope.Sealed(key, value, tuple(headers))  # type: ignore[arg-type] # as they came
             return await speaker.say(self._names.of(topic), aside.source.partition, sealed)
 
-    async def answer(self, said: Source, seconds: float) -> AuditRecord | None:
-        """What the core made of it, once it is on the trail; None when it is not there in time."""
+    async def answer(self, said: Source, since: int, seconds: float) -> AuditRecord | None:
+        """What the core made of it, once it is on the trail; None when it is not there in time.
+
+        `since`: a log time before it was said (Unix milliseconds).
+        """
         place = TopicPartition(self._names.of(topics.AUDIT), 0)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds), self._reader() as consumer:
-                await reading.assign_from_start(consumer, [place])
+                reading.assign_at(consumer, await self._surveyor.starts([place]))
+                # The answer is younger than what it answers, which was said just now.
+                found = (await consumer.offsets_for_times({place: since}))[place]
+                if found is not None:
+                    consumer.seek(place, found.offset)
                 while True:
                     for record in (await consumer.getmany(place, timeout_ms=ANSWER_POLL_MS)).get(place, ()):
                         audit = AuditRecord.from_bytes(record.value or b"")

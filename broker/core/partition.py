@@ -267,8 +267,13 @@ class CorePartition:
         crashpoints.reached("core.1-inputs-fetched")
         world = {self._place(name): name for name in order.WORLD}
         ends = await self._shared.surveyor.ends(world)
-        while any(self._order.fetched_to(name) < ends[place] for place, name in world.items()):
+        while any(self._is_coming(name, ends[place]) for place, name in world.items()):
             self._offer(consumer, await self._polled(consumer, *world))
+
+    def _is_coming(self, name: str, end: int) -> bool:
+        """Whether more of it is to be fetched, as far as no hole is before it."""
+        due = self._order.fetched_to(name)
+        return due < end and self._gaps.get(name) != due
 
     async def _polled(self, consumer: AIOKafkaConsumer, *places: TopicPartition) -> Fetched:
         try:
@@ -295,9 +300,12 @@ class CorePartition:
     def _seek_back(
         self, consumer: AIOKafkaConsumer, place: TopicPartition, name: str, exc: order.OffsetGapError
     ) -> None:
-        """Law 11: a client may skip, once; twice at the same place means that records are gone."""
+        """Law 11: a client may skip, once; twice at the same place means that records are gone.
+
+        What was fetched before the hole is decided first: whoever declares the hole finds the core standing there.
+        """
         due = self._order.fetched_to(name)
-        if self._gaps.get(name) == due:
+        if self._gaps.get(name) == due == self._order.positions[name]:
             raise GapError(f"{place.topic}/{place.partition}: {exc}, twice; `keyturn core skip` goes on, audited")
         self._gaps[name] = due
         consumer.seek(place, due)
@@ -317,7 +325,7 @@ class CorePartition:
                     ends = await self._shared.surveyor.ends(places.values())
                     crashpoints.reached("core.2-barrier-read")
                     self._order.ends_are(asked, {name: ends[place] for name, place in places.items()})
-        if self._own.batch.is_worth_a_commit:
+        if self._own.batch.is_worth_a_commit or (self._gaps and self._own.batch.inputs):
             await self._commit(producer)
 
     async def _decide(self, item: Input[ConsumerRecord]) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 from broker import lifecycle
 from schemas import ids
 from schemas.envelope import Headers
+from schemas.record import RecordError
 from schemas.records import FINAL, PendingApproval, Phase
 
 OPEN: Final = frozenset(Phase) - FINAL
@@ -55,12 +56,19 @@ class Stored:
         try:
             phase = Phase(known["phase"].decode())
             due, ended = (int(known[name]) if name in known else None for name in ("due", "ended"))
-            asked = int(known["asked"])
-            denied = known["denied"].decode() if phase is Phase.DENIED else NOTHING
         except (KeyError, ValueError):
             return cls.of(PendingApproval.from_bytes(value))
         if (due is not None) != (phase in TIMED) or (ended is not None) != (phase in FINAL):
             return cls.of(PendingApproval.from_bytes(value))
+        try:
+            asked = int(known["asked"])
+            denied = known["denied"].decode() if phase is Phase.DENIED else NOTHING
+        except (KeyError, ValueError):
+            try:
+                return cls.of(PendingApproval.from_bytes(value))
+            except RecordError:
+                # It stops what is about it, when that is looked at, and nobody else.
+                return cls(value, phase, due, ended, 0)
         return cls(value, phase, due, ended, asked, denied)
 
     def headers(self) -> list[tuple[str, bytes]]:

@@ -57,6 +57,8 @@ def build(
         topic_disable_leader=True,
         topic_allow_declare=False,
         web_enabled=False,
+        # A flood waits in Kafka, not here: records may be a megabyte each.
+        stream_buffer_maxsize=BATCH,
         key_serializer="raw",
         value_serializer="raw",
         # Logging is the process's own business.

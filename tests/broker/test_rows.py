@@ -244,3 +244,11 @@ def test_rows_behave_like_a_plain_dictionary_that_is_searched(
             assert rows.open_of(requester) == expected_open
         dues = [lifecycle.due_at(row) for each, row in plain.items() if each in listed]
         assert rows.first_due() == min((each for each in dues if each is not None), default=None)
+
+
+def test_an_unreadable_row_with_the_hints_of_an_earlier_version_is_kept_as_it_is() -> None:
+    hints = [("phase", b"pending"), ("due", b"5")]
+    stored = Stored.read(hints, b"{}")
+    assert (stored.phase, stored.due, stored.asked) == (Phase.PENDING, 5, 0)
+    with pytest.raises(RecordError):
+        stored.row()

@@ -1,6 +1,7 @@
 """One agent floods: it is told so, people see no more of it than its cap, and everybody else is answered as before."""
 
 import asyncio
+import dataclasses
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,9 +14,10 @@ from tests.core.laws import assert_whole
 from tests.core.test_barrier import a_decision, a_plan
 from tests.house import BOTS, DIRECTORY, DOCUMENTS, NewRealm, bot_of, now
 
-FLOOD = 800
+FLOOD, FAT = 800, 60
 CAP, RATE = 10, 25
-BOUND_SECONDS = 10.0
+BOUND_SECONDS = 40.0
+"""On a machine that does nothing else: under 2."""
 MEGABYTE = 1 << 20
 MEMORY = 400 * MEGABYTE
 
@@ -44,7 +46,10 @@ async def test_a_flood_of_one_agent_is_refused_by_name_and_others_are_answered_m
             flood = realm.intents(FLOOD, noisy)
             name = realm.name(topics.INTENTS)
             sealed = [(name, 0, realm.sealed(intent, intent.id, noisy)) for intent in flood]
-            flooding = asyncio.create_task(realm.speaker.say_all(sealed))
+            # And with it what nobody can read, as large as Kafka takes it.
+            odd = sealed[0][2]
+            fat = [(name, 0, dataclasses.replace(odd, value=bytes(900_000))) for _ in range(FAT)]
+            flooding = asyncio.create_task(realm.speaker.say_all([*fat, *sealed]))
             delays = []
             for intent in realm.intents(5, calm):
                 started = time.monotonic()
@@ -53,8 +58,10 @@ async def test_a_flood_of_one_agent_is_refused_by_name_and_others_are_answered_m
                 delays.append(time.monotonic() - started)
             await flooding
             await realm.until_row(flood[-1], lambda row: row.phase is not None)
+            memory = resident(intake._process.pid)
+            print(f"\n{FLOOD + FAT} at once: others wait {max(delays):.1f} s, intake {memory >> 20} MiB")  # noqa: T201
             assert max(delays) < BOUND_SECONDS, delays
-            assert resident(intake._process.pid) < MEMORY
+            assert memory < MEMORY
             assert await intake.stop() == 0
             assert await core.stop() == 0
         trail = await assert_whole(realm)

@@ -51,6 +51,8 @@ DENIED = {
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     # Whoever may not even describe a topic is told that it is not there.
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
 }
 Cells = dict[tuple[str, str], bool]
 """(operation, resource): whether Kafka did it."""
@@ -107,7 +109,7 @@ def outcome(future: "Future[Any]") -> bool:
 
 
 def transactional(settings: Settings, name: str) -> bool:
-    producer = Producer(_configuration(settings) | {"transactional.id": name, "transaction.timeout.ms": 5000})
+    producer = Producer(_configuration(settings) | {"transactional.id": name, "transaction.timeout.ms": 60_000})
     try:
         producer.init_transactions(SECONDS)
     except KafkaException as exc:

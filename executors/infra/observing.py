@@ -11,7 +11,7 @@ from typing import Final
 
 from executors.contract import Finding, Observation
 from executors.infra.client import Event
-from executors.infra.planning import MAX_INLINE, MAX_INLINE_BYTES
+from executors.infra.planning import MAX_INLINE, MAX_INLINE_BYTES, stack_of
 from schemas import canonical
 from schemas.canonical import Json
 from schemas.record import Scalar
@@ -101,20 +101,21 @@ def observation(plan: Plan, found: Seen, execution: str | None, request: str = "
 
 def receipt(plan: Plan, found: Seen, summary: str, request: str = "") -> Receipt:
     """The proof of what was done: in full when it is short, else bound by digest."""
-    verbs = {change.target.rpartition("/")[2]: change.verb for change in plan.changes}
+    planned = {change.target: change for change in plan.changes}
     rows: list[Json] = [
         [name, event.kind, event.physical_id, event.status] for name, event in sorted(found.resources.items())
     ]
     data = canonical.encode(rows)
     leaf = ListLeaf(name="resources", count=len(rows), bytes=len(data), digest=canonical.digest(data))
+    stack = stack_of(plan).split("/")[1]
     changes: list[Change] = []
     if len(rows) <= MAX_INLINE and leaf.bytes <= MAX_INLINE_BYTES:
         for name, event in sorted(found.resources.items()):
             detail: dict[str, Scalar] = {"type": event.kind, "status": event.status}
             if event.physical_id:
                 detail["physical_id"] = event.physical_id
-            stack = plan.changes[0].target.rpartition("/")[0] if plan.changes else "stack"
-            changes.append(Change(verb=verbs.get(name, "update"), target=f"{stack}/{name}", detail=detail))
+            was = planned.get(f"{stack}/{name}") or Change(verb="update", target=f"{stack}/{name}")
+            changes.append(was.model_copy(update={"detail": detail}))
     return Receipt(
         summary=summary,
         changes=tuple(changes),

@@ -68,12 +68,6 @@ async def test_a_no_a_withdrawal_and_a_refusal_are_told_with_their_reasons(
     assert said[3].refusal == "unknown_action"
 
 
-async def test_what_nobody_decides_expires(client: keyturn.AsyncClient) -> None:
-    outcome = await client.ask("s3.export", BUCKET, export(), reason=REASON, ttl=2, timeout=WITHIN)
-
-    assert isinstance(outcome, keyturn.Expired)
-
-
 async def test_what_ended_long_before_is_found_again_by_its_id(
     people: People, client: keyturn.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ MAX_WAIT: Final = 60.0
 MAX_PAGE: Final = 200
 MAX_LOOKED_AT: Final = 2000
 """How many intents one page looks at for those in the phases asked for."""
+MOST_CHOSEN: Final = 10_000
 _KEY: Final = re.compile(r"[\x21-\x7e]{8,128}")
 
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT)]
@@ -84,7 +85,7 @@ class Gateway:
         self._crowd = Crowd(settings.streams_each, settings.streams)
         #: Digests being written, by intent: the first body counts, also while it is on its way.
         self._under_way: dict[str, str] = {}
-        #: Ids chosen for an Idempotency-Key whose intent is on its way.
+        #: Ids chosen for an Idempotency-Key whose intent is on its way, or nobody knows.
         self._chosen: dict[tuple[str, str], str] = {}
 
     # ------------------------------------------------------------ asking
@@ -116,12 +117,18 @@ class Gateway:
         intent_id = form.id or self._id_for(requester, key)
         if key is not None and form.id is None:
             self._chosen[slot] = intent_id
+            if len(self._chosen) > MOST_CHOSEN:
+                del self._chosen[next(iter(self._chosen))]
         try:
             intent = admission.intent_from(form, caller, intent_id)
-            return await self._accept(admission.signed(intent, self._book.signer, self._book.world.realm), intent)
-        finally:
-            if self._chosen.get(slot) == intent_id:
-                del self._chosen[slot]
+            told = await self._accept(admission.signed(intent, self._book.signer, self._book.world.realm), intent)
+        except ProblemError as exc:
+            # What was not acknowledged may still reach the log: the same key keeps meaning the same intent.
+            if exc.kind is not Kind.NOT_RECORDED:
+                self._chosen.pop(slot, None)
+            raise
+        self._chosen.pop(slot, None)
+        return told
 
     def _id_for(self, requester: str, key: str | None) -> str:
         """A new id; or, for a key that was used before, the one it was used for: the log remembers (law 1)."""

@@ -130,6 +130,22 @@ async def test_an_idempotency_key_stands_for_one_intent_on_every_process(door: D
         assert len(fresh.book.said) == 2
 
 
+async def test_a_key_keeps_its_intent_though_nobody_knows_whether_it_was_recorded(door: Door) -> None:
+    door.book.is_kafka_up = False
+    assert (await door.ask("ben", idempotency_key="click-0001")).status_code == 503
+    [chosen] = door.gateway._chosen.values()
+    door.clock[0] += 5000
+    door.book.is_kafka_up = True
+    # It was on its way all the time: the repeat must be the same intent, not a second one of another time.
+    answer = await door.ask("ben", idempotency_key="click-0001")
+    assert (answer.status_code, answer.json()["id"]) == (202, chosen)
+    assert door.gateway._chosen == {}
+    assert (await door.ask("ben", BODY | {"ttl": 0}, idempotency_key="click-0002")).status_code == 422
+    unknown = BODY | {"action": {"name": "s3.burn"}}
+    assert (await door.ask("ben", unknown, idempotency_key="click-0003")).status_code == 422
+    assert door.gateway._chosen == {}
+
+
 async def test_an_id_of_ones_own_choice_makes_asking_again_harmless_too(door: Door) -> None:
     body = BODY | {"id": ids.intent_id("ben", T0, b"0123456789")}
     assert (await door.ask("ben", body)).status_code == 202

@@ -53,6 +53,12 @@ exhaust: $(READY) ## every order of every event in small worlds, through the shi
 mutants: $(READY) ## every guard and law broken once: something must notice (half an hour on two cores)
 	@$(BIN)/python -m tests.laws
 
+coverage: $(READY) ## branches of the pure modules that no cheap test takes
+	@$(BIN)/python -m pytest -q tests/broker tests/schemas tests/executors/test_checking.py tests/executors/test_outcomes.py \
+		tests/executors/test_ledger.py --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=95 --cov=schemas \
+		--cov=broker.lifecycle --cov=broker.core.order --cov=broker.core.rows --cov=broker.core.trail --cov=broker.core.deciding \
+		--cov=executors.checking --cov=executors.outcomes --cov=executors.lanes
+
 check: $(READY) ## ruff, mypy, pyright, import contracts, generated files
 	@$(BIN)/ruff check --quiet . && echo "ruff: clean"
 	@$(BIN)/ruff format --check --quiet . && echo "format: clean"

@@ -59,7 +59,6 @@ class Life:
     objects: dict[str, str]
     #: Whether anybody, or a rule, ever said yes.
     consented: bool = False
-    is_acked: bool = False
 
 
 @dataclass(frozen=True)
@@ -229,7 +228,6 @@ class Stage:
         await asyncio.sleep(life.ask.at)
         intent = life.intent
         await self._submit(life)
-        life.is_acked = True
         match life.ask.wish:
             case Wish.APPROVED:
                 await self._decide(life, "cho", Verdict.APPROVE)

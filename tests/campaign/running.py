@@ -43,7 +43,7 @@ class Tally:
         self.ends += judged.ends
         self.faults += [f"seed {played.seed}: {fault}" for fault in judged.faults]
         for blow in played.blows:
-            self.signals[f"{blow.signal} to {blow.victim} at random"] += 1
+            self.signals[f"{blow.signal} to {blow.victim}"] += 1
 
     def take_troupe(self, troupe: Troupe) -> None:
         troupe.look()
@@ -65,6 +65,9 @@ class Tally:
         lines += ["", f"{'serves again, seconds':<34}{'deaths':>7}{'p50':>8}{'max':>8}"]
         for kind, found in sorted(self.recoveries.items()):
             lines.append(f"{kind:<34}{len(found):>7}{statistics.median(found):>8.1f}{max(found):>8.1f}")
+        if self.signals:
+            lines += ["", "at any moment"]
+            lines += [f"{count:>7} {what}" for what, count in sorted(self.signals.items())]
         lines += ["", "ended by itself, because of what died around it"]
         lines += [f"{count:>7} {why}" for why, count in self.fail_stops.most_common()]
         lines += ["", f"a run: p50 {statistics.median(self.seconds):.1f} s, max {max(self.seconds):.1f} s"]

@@ -63,7 +63,7 @@ class Troupe:
     folder: Path
     kafka: EmbeddedKafka | KafkaCluster
     parts: tuple[Part, ...] = PARTS
-    #: Seconds from a death, or from a pause, until the same process serves again, by kind.
+    #: Seconds from a death until the same process serves again, by kind.
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     #: By point.
     hits: Counter[str] = field(default_factory=Counter)

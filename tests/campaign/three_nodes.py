@@ -40,7 +40,8 @@ NODES: Final = 3
 LEASE_SECONDS: Final = 40
 """Longer than the silence: an act that Kafka interrupts should still be in time to say how it ended."""
 EVERY_SECONDS: Final = 0.7
-"""Between two intents of the load."""
+"""Between two intents of the load, of which no more than so many live at once."""
+AT_ONCE: Final = 8
 WITHIN_SECONDS: Final = 120.0
 LOOK_SECONDS: Final = 0.2
 STEPS: Final = (Phase.PLANNING, Phase.PENDING, Phase.SUCCEEDED, Phase.FAILED)
@@ -95,7 +96,7 @@ async def eyes(world: SandboxWorld) -> AsyncIterator[Eyes]:
 
 @dataclass
 class Load:
-    """Intents of every agent, one after the other, until told to stop."""
+    """Intents of every agent, one after the other, a few at once, until told to stop."""
 
     stage: Stage
     lives: list[Life] = field(default_factory=list)
@@ -105,6 +106,8 @@ class Load:
 
     async def run(self) -> None:
         while True:
+            while len(self._living) >= AT_ONCE:
+                await asyncio.wait(set(self._living), return_when=asyncio.FIRST_COMPLETED)
             wish = LOAD[self._number % len(LOAD)]
             await self.ask(wish, AGENTS[self._number % len(AGENTS)])
             await asyncio.sleep(EVERY_SECONDS)

@@ -50,7 +50,7 @@ three-nodes: $(READY) ## three Kafka nodes under load: kill a leader, a group's 
 exhaust: $(READY) ## every order of every event in small worlds, through the shipped decide (a few minutes)
 	@$(BIN)/python -m tests.simulation.exhaust
 
-mutants: $(READY) ## every guard and law broken once: something must notice (half an hour on two cores)
+mutants: $(READY) ## every guard and law broken once: something must notice (ten minutes or more)
 	@$(BIN)/python -m tests.laws
 
 coverage: $(READY) ## branches of the pure modules that no cheap test takes

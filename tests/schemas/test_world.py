@@ -101,6 +101,14 @@ def test_what_is_no_live_document_is_malformed() -> None:
     assert refusal(EMPTY, signed(examples.INTENT)) is Refusal.MALFORMED
 
 
+def test_a_live_document_that_cannot_be_read_says_which_member_is_wrong() -> None:
+    said = signed(FIRST)
+    broken = said.model_copy(update={"body": {**said.body, "unheard": "of"}})
+    with pytest.raises(SnapshotError, match="unheard") as wrong:
+        EMPTY.with_snapshot(broken, 0)
+    assert wrong.value.refusal is Refusal.MALFORMED
+
+
 def test_a_roster_may_be_signed_by_a_sync_that_the_directory_lists() -> None:
     world = EMPTY.with_snapshot(signed(directory(1, None, key("roster"))), NOW)
     assert world.with_snapshot(signed(Roster(version=1), "roster"), NOW).versions.roster == 1

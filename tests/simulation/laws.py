@@ -451,8 +451,8 @@ class Judge:
             if word is None or word.type != "keyturn.forwarded-withdrawal.v1" or word.record.seq > claim.record.seq:
                 continue
             answer = self.answers.get(word.place)
-            inside = word.body["withdrawal"]
-            if not answer or inside["body"]["intent"] != intent_id or "refusal" in word.body:
+            inside = word.body.get("withdrawal", {})
+            if not answer or inside.get("body", {}).get("intent") != intent_id or "refusal" in word.body:
                 continue
             if word.record.key != intent_id.encode() or word.record.partition != self.partition:
                 continue

@@ -85,7 +85,6 @@ differential: $(READY) ## 2,000 random histories: core and verifier, which share
 
 RESOLVE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-annotate --no-header --quiet
-
 lock: ## resolve all dependencies anew, for every supported Python
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet uv

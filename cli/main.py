@@ -65,6 +65,7 @@ MOUNTS: Final = (
     Mount("cli.audit", {"audit": "Follow, show, verify and export the trail."}, is_noun=True),
     Mount("cli.quarantine", {"quarantine": "What could not be read: list it, show it, put it back."}, is_noun=True),
     Mount("cli.core", {"core": "Go on beyond lost inputs, signed and audited."}, is_noun=True),
+    Mount("cli.backup", {"backup": "Copy a realm's topics into a folder."}),
     Mount("cli.run", {"run": "Run one role."}, is_noun=True),
     Mount("cli.up", {"up": "Run every role of a realm on this machine."}),
     Mount("cli.sandbox", {"sandbox": "A whole Keyturn on this machine, with a story."}, is_noun=True),

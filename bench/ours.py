@@ -116,7 +116,7 @@ async def _release(stand: Stand, board: Board, decisions: int) -> None:
                     while row.intent_id not in heard:
                         for records in (await consumer.getmany(timeout_ms=50)).values():
                             for record in records:
-                                entry = JournalEntry.from_bytes(record.value)
+                                entry = JournalEntry.from_bytes(record.value or b"")
                                 if entry.entry == "started":
                                     heard[entry.intent] = record.timestamp
             await core.stop()

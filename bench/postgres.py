@@ -55,6 +55,7 @@ with found as (select id from intents where phase = $1 limit $3 for update skip 
      said as (insert into audit (id, event) select id, $2 from moved)
 select count(*) from moved
 """
+WAITED: Final = "select extract(epoch from entered_at - decided_at) * 1000 from intents where id = $1"
 INSERT: Final = "insert into intents (id, phase, body) values ($1, $2, $3)"
 ALSO: Final = {
     "approver": ", decided_at = clock_timestamp()",
@@ -139,8 +140,7 @@ async def run(board: Board, count: int, singles: int) -> None:
             for _ in range(singles):
                 [name] = await _submit(connection, 1)
                 await _done(connection, "select ended_at is not null from intents where id = $1", name, 0.002)
-                row = await connection.fetchrow("select * from intents where id = $1", name)
-                waits.append(1000 * (row["entered_at"] - row["decided_at"]).total_seconds())
+                waits.append(float(await connection.fetchval(WAITED, name) or 0))
             board.say("decision -> executor entered", spread(waits), f"{singles} one by one, woken by NOTIFY")
         finally:
             for worker in workers:
@@ -186,7 +186,7 @@ async def work(url: str, role: str) -> None:
         moved = 0
         for step in ROLES[role]:
             source, target = STEPS[step]
-            count = await connection.fetchval(MOVE.format(also=ALSO.get(step, "")), source, target, BATCH)
+            count = int(await connection.fetchval(MOVE.format(also=ALSO.get(step, "")), source, target, BATCH) or 0)
             if count:
                 await connection.execute(f"select pg_notify('{target}', '')")
             moved += count

@@ -21,10 +21,11 @@ DECIDED = frozenset({"decision.accepted", "approved"})
 async def run(stand: Stand, board: Board, count: int, decisions: int, lifecycles: int, folder: Path) -> None:
     """All of it."""
     board.title(f"Keyturn, {count:,} intents, one process a role, acks=all, SCRAM, ACLs, signatures")
+    empty = await _empty(stand)
     await _intake(stand, board, count)
     await _core(stand, board, count)
     await _plans(stand, board, count)
-    await _recovery(stand, board, count)
+    await _recovery(stand, board, count, empty)
     await _release(stand, board, decisions)
     await _lifecycles(stand, board, lifecycles)
     await _trail(stand, board, folder)
@@ -76,7 +77,15 @@ async def _plans(stand: Stand, board: Board, count: int) -> None:
     )
 
 
-async def _recovery(stand: Stand, board: Board, count: int) -> None:
+async def _empty(stand: Stand) -> int:
+    async with stand.home.run("core") as core:
+        await core.ready(120)
+        held = resident(core)
+        await core.stop()
+    return held
+
+
+async def _recovery(stand: Stand, board: Board, count: int, empty: int) -> None:
     async with stand.home.run("core") as core:
         await core.ready(120)
         full = resident(core)
@@ -89,7 +98,9 @@ async def _recovery(stand: Stand, board: Board, count: int) -> None:
             f"core killed -9 with {count:,} pending", f"{took:.1f} s", "until it serves again, start of Python included"
         )
         await core.stop()
-    board.say("memory per pending", f"{full / count / 1024:.2f} KiB", f"{full / 2**20:.0f} MiB resident in all")
+    each = (full - empty) / count / 1024
+    held = f"{full / 2**20:.0f} MiB resident, {empty / 2**20:.0f} with none"
+    board.say("memory per pending", f"{each:.2f} KiB", held)
 
 
 async def _release(stand: Stand, board: Board, decisions: int) -> None:
@@ -135,7 +146,7 @@ async def _lifecycles(stand: Stand, board: Board, count: int) -> None:
     async with (
         home.run("intake") as intake,
         home.run("core") as core,
-        Helper(home, "executor-s3", "bench.executor"),
+        Helper(home, "executor-s3", "bench.executor", KEYTURN_EXECUTOR_ACTS="64"),
         Helper(home, "notifier-api", "bench.approver"),
     ):
         await intake.ready(120)
@@ -158,7 +169,7 @@ async def _lifecycles(stand: Stand, board: Board, count: int) -> None:
     board.say(
         "whole lifecycles, everything on two cores",
         rate(count, max(ended.values()) - first),
-        "submit -> plan -> yes -> grant -> done",
+        "submit -> plan -> yes -> grant -> done, 64 acts at once",
     )
     board.say(
         "  of these the median waited",
@@ -181,8 +192,9 @@ async def _trail(stand: Stand, board: Board, folder: Path) -> None:
     target = folder / "bundle"
     took = await _command("audit", "export", str(target), "--dir", str(stand.home.folder))
     board.say("audit export", f"{count / took:,.0f} records/s", f"{count:,} records in {took:.1f} s")
-    for verb in ("verify", "replay"):
-        took = await _command("audit", verb, "--bundle", str(target), "--dir", str(stand.home.folder))
+    told = ("--dir", str(stand.home.folder))
+    for verb, words in (("verify", ("--bundle", str(target))), ("replay", (str(target),))):
+        took = await _command("audit", verb, *words, *told)
         board.say(f"audit {verb}", f"{count / took:,.0f} records/s", f"{took:.1f} s, start of Python included")
 
 

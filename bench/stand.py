@@ -105,9 +105,9 @@ class Stand:
 class Helper:
     """A process of the bench's own, given the variables of a role."""
 
-    def __init__(self, home: House, role: str, module: str, *words: str) -> None:
-        self._command = (sys.executable, "-m", module, str(home.folder), *words)
-        self._environment = environment({**home.home.environment(role), **_inherited()})
+    def __init__(self, home: House, role: str, module: str, **variables: str) -> None:
+        self._command = (sys.executable, "-m", module, str(home.folder))
+        self._environment = environment({**home.home.environment(role), **_inherited(), **variables})
         self._log = home.folder / f"{module}-{time.monotonic_ns()}.log"
 
     async def __aenter__(self) -> Self:

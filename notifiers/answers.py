@@ -38,6 +38,7 @@ MEANING: Final[dict[Refusal, str]] = {
     Refusal.LATE: "the deadline has passed",
     Refusal.FINAL: "it has ended already",
     Refusal.NOTHING_TO_REVOKE: "you have no yes on this question",
+    Refusal.NOT_LOST: "the log still holds it: nothing is lost there",
     Refusal.INTERNAL: "the core failed to judge it; its operator must look at the audit trail",
 }
 """Every refusal has its sentence; a test holds the catalogue against it."""

@@ -16,8 +16,12 @@ ROOMS = Path(__file__).parent
 LONG = ("flow", "campaign", "core", "hostility", "broker")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker takes a whole room, so that its Kafka, its stage and its realms are started once."""
+    """One worker takes a whole room, so that its Kafka, its stage and its realms are started once.
+
+    First, because what shares the tests out reads the group in this very hook.
+    """
     rank = {room: number for number, room in enumerate(LONG)}
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_room(item)))

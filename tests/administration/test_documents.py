@@ -109,7 +109,7 @@ async def test_the_sample_policy_comes_into_force_after_directory_and_manifest(f
     with pytest.raises(DocumentError, match="keyturn manifest apply"):
         await documents.apply_policies(settings, sample, now(), require_fit)
     manifest = await documents.apply_manifests(settings, installed(), now(), require_fit)
-    assert manifest.changes == ("+ executors s3",)
+    assert manifest.changes == ("+ executors iam", "+ executors infra", "+ executors s3")
     with pytest.raises(DocumentError, match="group:data-owners, group:sre"):
         await documents.apply_policies(settings, sample, now(), require_fit)
     await documents.apply_directory(settings, fresh.folder / "directory.yaml", now())

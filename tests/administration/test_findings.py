@@ -2,6 +2,8 @@ from dataclasses import replace
 
 import pytest
 
+from schemas.authority import MAY_SIGN
+from schemas.records import Decision, Intent
 from schemas.topics import TOPICS, Names, Principal
 from streams import access, findings
 from streams.access import Cast, Pattern, Resource, Right
@@ -199,8 +201,11 @@ def test_an_agent_asks_and_hears_of_it_and_no_more() -> None:
 
 def test_who_asks_cannot_answer() -> None:
     writers = {topic.name: topic.writers for topic in TOPICS}
-    assert writers["decisions"] == {Principal.NOTIFIER}
-    assert writers["intents"].isdisjoint(writers["decisions"])
+    # An operator puts bytes back that others signed, and its own key signs neither.
+    assert MAY_SIGN[Intent.TYPE].isdisjoint(MAY_SIGN[Decision.TYPE])
+    assert "operator" not in MAY_SIGN[Intent.TYPE] | MAY_SIGN[Decision.TYPE]
+    assert writers["decisions"] - {Principal.OPERATOR} == {Principal.NOTIFIER}
+    assert (writers["intents"] - {Principal.OPERATOR}).isdisjoint(writers["decisions"])
 
 
 def test_inputs_have_no_writer_that_could_write_transactions() -> None:

@@ -55,7 +55,7 @@ async def _all_decided(realm: House) -> None:
 
     async def are_there() -> bool:
         progress = await realm.progress()
-        return all(progress[at].positions[topics.CLASSIFIED.name] == end for at, end in ends.items())
+        return all(at in progress and progress[at].positions[topics.CLASSIFIED.name] == end for at, end in ends.items())
 
     await until(are_there)
 

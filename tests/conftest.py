@@ -12,19 +12,13 @@ from sandbox.world import Sandbox, SandboxWorld
 from tests import kafkas
 
 ROOMS = Path(__file__).parent
-#: Those that take longest, in that order: with two workers the end is early when they begin first.
+#: Those that take longest, in that order.
 LONG = ("flow", "campaign", "core", "hostility", "broker")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker takes a whole room, so that its Kafka, its stage and its realms are started once.
-
-    First, because what shares the tests out reads the group in this very hook.
-    """
+    """What takes longest begins first: with two workers the end is early then. A file stays with one worker."""
     rank = {room: number for number, room in enumerate(LONG)}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_room(item)))
     items.sort(key=lambda item: rank.get(_room(item), len(LONG)))
 
 

@@ -141,7 +141,7 @@ async def test_a_kafka_killed_in_the_middle_of_a_life_comes_back_and_the_life_go
             await asyncio.to_thread(time.sleep, 0.1)
 
     await stage.served()
-    # The status was committed and seen; the row's own marker may only now be written, by the coordinator that came back.
+    # The status was committed and seen; the row's own marker may only be written now, by whoever coordinates.
     seen = await stage.view("cho", intent, Phase.PENDING)
     assert await stage.says("cho", intent, Verdict.APPROVE, seen=seen) is None
     await stage.agent.until(intent, Phase.SUCCEEDED)

@@ -1,7 +1,7 @@
 """`keyturn core skip`: inputs are gone, the core has stopped by name, and somebody who holds the root key says: go on.
 
 The declaration is a signed record on the log. The core goes on only if it stands exactly there and the records are
-really gone, and puts on the trail who said so and why (ADR 0010).
+really gone, and puts on the trail who said so and why (ADR 0013).
 """
 
 import asyncio

@@ -4,8 +4,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python -m venv /opt/keyturn
 COPY requirements.build.lock requirements.runtime.lock ./
-RUN pip install --require-hashes -r requirements.build.lock \
- && /opt/keyturn/bin/pip install --require-hashes -r requirements.runtime.lock
+RUN pip install --no-deps --require-hashes -r requirements.build.lock \
+ && /opt/keyturn/bin/pip install --no-deps --require-hashes -r requirements.runtime.lock
 COPY . .
 RUN hatchling build -t wheel -d /dist && /opt/keyturn/bin/pip install --no-deps /dist/*.whl
 

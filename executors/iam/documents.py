@@ -8,10 +8,12 @@ look smaller.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
-from executors.iam.levels import Levels, matcher
+from executors.contract import ExecutorError
+from executors.iam.levels import Levels
+from executors.iam.patterns import MAX_PATTERN, Effort, cost, matches
 
 EVERYTHING: Final = "*"
 
@@ -23,20 +25,26 @@ class Right:
     resource: str
     #: The condition's text; empty when there is none.
     condition: str
+    #: A `${` in it is no variable: the document is of a version that has none.
+    is_literal: bool = False
 
     def covers(self, other: "Right") -> bool:
         """Whether whoever holds this surely holds `other`."""
         if self.condition and self.condition != other.condition:
             return False
+        if self.has_variable or (self.condition and other.has_variable):
+            # The same text is not the same thing when only one of the two reads a variable in it.
+            return self == other
         if self.resource in {EVERYTHING, other.resource}:
             return True
         # A question mark of ours could take a star of theirs for one character.
         is_comparable = "?" not in self.resource and not self.resource.startswith("not ")
-        return is_comparable and not other.resource.startswith("not ") and _is_within(other.resource, self.resource)
+        return is_comparable and not other.resource.startswith("not ") and matches(self.resource, other.resource)
 
-
-def _is_within(resource: str, pattern: str) -> bool:
-    return matcher(pattern).fullmatch(resource) is not None
+    @property
+    def has_variable(self) -> bool:
+        """Whether a `${...}` stands in it: a variable, or an escaped `*`, `?` or `$` (IAM, policy variables)."""
+        return "${" in self.resource or "${" in self.condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +53,16 @@ class Statement:
 
     effect: str
     actions: tuple[str, ...]
-    not_actions: tuple[str, ...]
+    #: None: it names none that are left out. Empty: nothing is left out.
+    not_actions: tuple[str, ...] | None
     rights: tuple[Right, ...]
 
-    def allowed(self, levels: Levels) -> frozenset[str]:
-        """The actions that it speaks of."""
-        if self.not_actions:
-            return levels.all_but(_union(levels, self.not_actions))
-        return _union(levels, self.actions)
+    def allowed(self, levels: Levels, effort: Effort) -> frozenset[str]:
+        """The actions that it speaks of; both lists when it has both, which IAM does not take."""
+        named = _union(levels, self.actions, effort)
+        if self.not_actions is None:
+            return named
+        return named | levels.all_but(_union(levels, self.not_actions, effort))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,9 @@ class Document:
     @classmethod
     def of(cls, text: Mapping[str, Any]) -> Self:
         """The document as the provider gave it."""
-        return cls(digest_of(text), tuple(_statement(each) for each in _several(text.get("Statement", []))))
+        is_literal = text.get("Version") != "2012-10-17"
+        statements = _several(text.get("Statement", []))
+        return cls(digest_of(text), tuple(_statement(each, is_literal=is_literal) for each in statements))
 
     @property
     def allows(self) -> Iterator[Statement]:
@@ -87,22 +99,37 @@ Grants = Mapping[str, frozenset[Right]]
 """By action: on what, and when."""
 
 
-def grants(documents: Iterable[Document], levels: Levels) -> Grants:
-    """What the documents' Allow statements allow together."""
+def grants(documents: Iterable[Document], levels: Levels, effort: Effort) -> Grants:
+    """What the documents' Allow statements allow together. ExecutorError when it takes more than `effort` leaves."""
     found: dict[str, set[Right]] = {}
     for document in documents:
         for statement in document.allows:
-            for action in statement.allowed(levels):
+            actions = statement.allowed(levels, effort)
+            effort.spend(len(actions) * len(statement.rights))
+            for action in actions:
                 found.setdefault(action, set()).update(statement.rights)
     return {action: frozenset(rights) for action, rights in found.items()}
 
 
-def beyond(given: Grants, held: Grants) -> dict[str, frozenset[Right]]:
-    """What `given` allows and `held` does not surely allow already."""
+def denials(document: Document, levels: Levels, effort: Effort) -> Grants:
+    """What the document's statements forbid. ExecutorError as in `grants`."""
+    forbidden = (replace(each, effect="Allow") for each in document.statements if each.effect != "Allow")
+    return grants([Document(document.digest, tuple(forbidden))], levels, effort)
+
+
+def beyond(given: Grants, held: Grants, effort: Effort) -> dict[str, frozenset[Right]]:
+    """What `given` allows and `held` does not surely allow already. ExecutorError as in `grants`."""
     found: dict[str, frozenset[Right]] = {}
+    # A statement for many actions gives each the same rights: they are compared once.
+    compared: dict[tuple[frozenset[Right], frozenset[Right]], frozenset[Right]] = {}
     for action, rights in given.items():
         have = held.get(action, frozenset())
-        if more := frozenset(right for right in rights if not any(each.covers(right) for each in have)):
+        more = compared.get((rights, have))
+        if more is None:
+            effort.spend(sum(cost(mine.resource, right.resource) for right in rights for mine in have))
+            more = frozenset(right for right in rights if not any(mine.covers(right) for mine in have))
+            compared[rights, have] = more
+        if more:
             found[action] = more
     return found
 
@@ -122,7 +149,8 @@ class Trust:
         """The trust policy of a role of `account`. Conditions are not weighed: they count as if they held."""
         named: set[str] = set()
         for statement in _several(text.get("Statement", [])):
-            if statement.get("Effect") == "Allow":
+            # Law 6: what is not surely a denial counts as trust.
+            if statement.get("Effect") != "Deny":
                 named |= set(_principals(statement))
         return cls(
             digest_of(text),
@@ -142,25 +170,33 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(text_of(value).encode()).hexdigest()
 
 
-def _union(levels: Levels, patterns: Iterable[str]) -> frozenset[str]:
-    return frozenset().union(*(levels.expand(pattern) for pattern in patterns))
+def _union(levels: Levels, patterns: Iterable[str], effort: Effort) -> frozenset[str]:
+    return frozenset().union(*(levels.expand(pattern, effort) for pattern in patterns))
 
 
-def _statement(said: Mapping[str, Any]) -> Statement:
+def _statement(said: Mapping[str, Any], *, is_literal: bool) -> Statement:
     condition = json.dumps(said["Condition"], sort_keys=True) if said.get("Condition") else ""
     excluded = _texts(said.get("NotResource"))
-    resources = (f"not {' '.join(sorted(excluded))}",) if excluded else _texts(said.get("Resource")) or (EVERYTHING,)
+    rest = (f"not {' '.join(sorted(excluded))}",) if excluded else ()
+    # Nothing named, or nothing left out, is everything.
+    resources = (*rest, *_texts(said.get("Resource"))) or (EVERYTHING,)
+    actions, not_actions = _texts(said.get("Action")), _texts(said.get("NotAction"))
+    if any(len(text) > MAX_PATTERN for text in (*actions, *not_actions, *excluded, *_texts(said.get("Resource")))):
+        raise ExecutorError(f"a policy names an action or a resource of more than {MAX_PATTERN} characters")
     return Statement(
         # Law 6: what is not surely a denial counts as a grant.
         effect="Deny" if said.get("Effect") == "Deny" else "Allow",
-        actions=_texts(said.get("Action")),
-        not_actions=_texts(said.get("NotAction")),
-        rights=tuple(Right(resource, condition) for resource in resources),
+        actions=actions,
+        not_actions=not_actions if "NotAction" in said else None,
+        rights=tuple(Right(resource, condition, is_literal) for resource in resources),
     )
 
 
 def _words(statement: Statement) -> str:
-    actions = ", ".join(statement.actions) or f"everything but {', '.join(statement.not_actions)}"
+    parts = [", ".join(statement.actions)] if statement.actions else []
+    if statement.not_actions is not None:
+        parts.append(f"everything but {', '.join(statement.not_actions) or 'nothing'}")
+    actions = " and ".join(parts) or "nothing"
     resources = ", ".join(sorted({right.resource for right in statement.rights}))
     condition = next((f" if {right.condition}" for right in statement.rights if right.condition), "")
     return ascii(f"{statement.effect} {actions} on {resources}{condition}")[1:-1]

@@ -4,14 +4,14 @@ Only its data is used. Its code would prefer a definition in the home directory 
 there would say what an approver reads.
 """
 
-import functools
-import re
 from collections.abc import Mapping
 from enum import StrEnum
 from importlib.resources import files
 from typing import Final
 
 import orjson
+
+from executors.iam.patterns import Effort, cost, matches
 
 
 class Level(StrEnum):
@@ -56,41 +56,45 @@ ESCALATING: Final = frozenset(
 """Actions by which a holder may come to more than this policy says. Not a complete list, and not meant as one."""
 
 
+_LONGEST: Final = "x" * 100
+"""No action of AWS's is longer by much; it stands for all when the cost of a pattern is reckoned."""
+
+
 class Levels:
     """The actions and their levels."""
 
     def __init__(self, levels: Mapping[str, Level]) -> None:
         """`levels`: by the action in AWS's own spelling, `s3:GetObject`."""
         self._levels = dict(levels)
-        self._spelling = {name.lower(): name for name in levels}
+        # More than one spelling of a name is more than one action: none may hide another.
+        self._spellings: dict[str, set[str]] = {}
+        for name in levels:
+            self._spellings.setdefault(name.lower(), set()).add(name)
         self._services: dict[str, list[str]] = {}
-        for name in self._spelling:
+        for name in self._spellings:
             self._services.setdefault(name.partition(":")[0], []).append(name)
 
     def of(self, action: str) -> Level:
         """How grave `action` is."""
         return self._levels.get(action, Level.UNCLASSIFIED)
 
-    def expand(self, pattern: str) -> frozenset[str]:
-        """The actions that a policy's `pattern` means; itself when it means none that is known."""
+    def expand(self, pattern: str, effort: Effort) -> frozenset[str]:
+        """The actions that a policy's `pattern` means; itself when it means none that is known.
+
+        ExecutorError when it takes more than `effort` leaves.
+        """
         wanted = pattern.lower()
-        if exact := self._spelling.get(wanted):
-            return frozenset({exact})
+        if exact := self._spellings.get(wanted):
+            return frozenset(exact)
         service = wanted.partition(":")[0]
-        among = self._spelling if "*" in service or "?" in service else self._services.get(service, ())
-        matches = matcher(wanted)
-        return frozenset(self._spelling[name] for name in among if matches.fullmatch(name)) or frozenset({pattern})
+        among = self._spellings if "*" in service or "?" in service else self._services.get(service, ())
+        effort.spend(1 + len(among) * cost(wanted, _LONGEST))
+        found = (self._spellings[name] for name in among if matches(wanted, name))
+        return frozenset().union(*found) or frozenset({pattern})
 
     def all_but(self, actions: frozenset[str]) -> frozenset[str]:
         """Every known action that is not one of these."""
         return frozenset(self._levels) - actions
-
-
-@functools.lru_cache(maxsize=512)
-def matcher(pattern: str) -> re.Pattern[str]:
-    """A policy's pattern: `*` is any text, `?` is one character, everything else is itself."""
-    parts = (".*" if char == "*" else "." if char == "?" else re.escape(char) for char in pattern)
-    return re.compile("".join(parts), re.DOTALL)
 
 
 def installed() -> Levels:

@@ -4,23 +4,28 @@ Numbers err to the grave side: what cannot be compared counts as new, what is in
 a permissions boundary makes no number smaller; it is told beside them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from executors.contract import TargetMissingError
+from executors.contract import ExecutorError, TargetMissingError
 from executors.iam.client import Look
-from executors.iam.documents import EVERYTHING, Right, beyond, digest_of, grants, text_of
+from executors.iam.documents import EVERYTHING, Right, beyond, denials, digest_of, grants, text_of
 from executors.iam.levels import ESCALATING, Level, Levels
 from executors.iam.parameters import Attachment
+from executors.iam.patterns import Effort
 from schemas.record import Scalar
 from schemas.records import Change, Fingerprint, Intent, ListLeaf, Plan, Reversibility, Round
 
 MAX_NAMED: Final = 20
 """More actions than this are named service by service."""
 MAX_SERVICES: Final = 12
-MAX_TEXT: Final = 1500
-MAX_WHO: Final = 600
+MAX_TEXT: Final = 12_000
+"""Of the document in words. A longer one has no plan: what is approved is shown whole (law 7)."""
+MAX_WHO: Final = 4_000
+MAX_WHO_SHOWN: Final = 600
+"""More names than fit here are counted in the summary; they stand in the change, whole."""
+MAX_SUMMARY: Final = 2_000
 NONE: Final = "none"
 
 _MEASURES: Final = {
@@ -42,53 +47,70 @@ class Rights:
     by_level: dict[Level, tuple[str, ...]]
     #: Those that the boundary allows on nothing: without effect while it stands.
     beyond_boundary: int
+    #: What the policy's denials forbid, and its going may allow: something that nobody read here may allow it already.
+    freed: dict[str, frozenset[Right]]
+    #: Of both, how many of each level.
+    counts: dict[Level, int]
 
     @classmethod
-    def of(cls, look: Look, levels: Levels) -> "Rights":
-        """The rights that come or go with the policy."""
+    def of(cls, wanted: Attachment, look: Look, levels: Levels) -> "Rights":
+        """The rights that come or go with the policy. ExecutorError when they are too many to be compared."""
+        effort = Effort()
         identity, policy = look.identity, look.policy
         others = [each.document for each in identity.held.attached if each.arn != policy.arn]
         others += [each.document for each in identity.held.inline]
-        held = grants([*others, *identity.through_groups], levels)
-        actions = beyond(grants([policy.document], levels), held)
+        held = grants([*others, *identity.through_groups], levels, effort)
+        actions = beyond(grants([policy.document], levels, effort), held, effort)
+        freed = dict(denials(policy.document, levels, effort)) if wanted.verb == "detach" else {}
         by_level: dict[Level, list[str]] = {}
         for action in sorted(actions):
             by_level.setdefault(levels.of(action), []).append(action)
-        inside = None if identity.boundary is None else grants([identity.boundary.document], levels)
+        counts: dict[Level, int] = {}
+        for action in actions.keys() | freed.keys():
+            counts[levels.of(action)] = counts.get(levels.of(action), 0) + 1
+        inside = None if identity.boundary is None else grants([identity.boundary.document], levels, effort)
         return cls(
             actions,
             {level: tuple(names) for level, names in by_level.items()},
             0 if inside is None else sum(action not in inside for action in actions),
+            freed,
+            counts,
         )
+
+    @property
+    def all(self) -> frozenset[str]:
+        """Every action that comes or goes."""
+        return frozenset(self.actions.keys() | self.freed.keys())
 
     @property
     def escalating(self) -> list[str]:
         """Those by which a holder may come to more."""
-        return sorted(ESCALATING & self.actions.keys())
+        return sorted(ESCALATING & self.all)
 
     @property
     def services(self) -> int:
         """How many services they are of."""
-        return len({action.partition(":")[0] for action in self.actions})
+        return len({action.partition(":")[0] for action in self.all})
 
     @property
     def is_unbounded(self) -> bool:
         """Whether one of them is for every resource."""
-        return any(right.resource == EVERYTHING for rights in self.actions.values() for right in rights)
+        both = (*self.actions.values(), *self.freed.values())
+        return any(right.resource == EVERYTHING or right.resource.startswith("not ") for each in both for right in each)
 
 
 def plan(wanted: Attachment, look: Look, levels: Levels, intent: Intent, round_: Round, now: int) -> Plan:
     """The plan of `wanted` as IAM is. TargetMissingError when there is none."""
     require_plannable(wanted, look)
-    rights = Rights.of(look, levels)
+    rights = Rights.of(wanted, look, levels)
     return Plan(
         round=round_,
         intent=intent.digest,
         executor="iam",
         manifest=0,  # which version is in force is for the runner to say
-        summary=_cut(_summary(wanted, look, rights), 2000),
+        summary=_whole(_summary(wanted, look, rights), MAX_SUMMARY, "the summary"),
         changes=(Change(verb=wanted.verb, target=wanted.identity, detail=_detail(wanted, look, rights)),),
-        lists=(_leaf(rights),),
+        lists=(_leaf("actions", rights.actions), *([_leaf("freed", rights.freed)] if rights.freed else [])),
         fingerprints=fingerprints(look),
         measures=_measures(wanted, look, rights),
         reversibility=Reversibility.EXACT,
@@ -156,16 +178,15 @@ def difference(wanted: Attachment, look: Look, plan_: Plan) -> str | None:
 
 def _measures(wanted: Attachment, look: Look, rights: Rights) -> dict[str, Scalar]:
     identity, trust = look.identity, look.identity.trust
-    holders = len(trust.principals) if trust else len(identity.related) if wanted.kind == "group" else 1
     return {
-        "actions": len(rights.actions),
-        **{measure: len(rights.by_level.get(level, ())) for level, measure in _MEASURES.items()},
+        "actions": len(rights.all),
+        **{measure: rights.counts.get(level, 0) for level, measure in _MEASURES.items()},
         "services": rights.services,
         "escalations": len(rights.escalating),
         "denies": look.policy.document.denies,
         "beyond_boundary": rights.beyond_boundary,
-        "holders": holders,
-        "pass_role": "iam:PassRole" in rights.actions,
+        "holders": _count_of_holders(wanted, look),
+        "pass_role": "iam:PassRole" in rights.all,
         "all_resources": rights.is_unbounded,
         "has_boundary": identity.boundary is not None,
         "aws_managed": wanted.is_aws_managed,
@@ -180,10 +201,11 @@ def _detail(wanted: Attachment, look: Look, rights: Rights) -> dict[str, Scalar]
         "policy": policy.arn,
         "version": policy.version,
         "document": policy.document.digest,
-        "says": _cut(policy.document.says(), MAX_TEXT),
+        "says": _whole(policy.document.says(), MAX_TEXT, f"the text of {policy.arn}"),
         **{_MEASURES[level]: f"{len(names)}: {named(names)}" for level, names in rights.by_level.items()},
         **({"escalations": ", ".join(rights.escalating)} if rights.escalating else {}),
-        "holders": _cut(ascii(_holders(wanted, look))[1:-1], MAX_WHO),
+        **({"freed": f"{len(rights.freed)}: {named(rights.freed)}"} if rights.freed else {}),
+        "holders": _whole(ascii(_holders(wanted, look))[1:-1], MAX_WHO, f"who holds {wanted.identity}"),
         "boundary": look.identity.boundary.arn if look.identity.boundary else NONE,
     }
 
@@ -203,7 +225,8 @@ def _summary(wanted: Attachment, look: Look, rights: Rights) -> str:
         sentences.append("Some of it is for every resource.")
     if denies := look.policy.document.denies:
         # Taking a denial away may grant what no list of allowed actions shows.
-        effect = "what they forbid is forbidden" if gains else "WHAT THEY FORBADE MAY BECOME ALLOWED"
+        freed = f"WHAT THEY FORBADE MAY BECOME ALLOWED: {len(rights.freed)} actions, {named(rights.freed)}"
+        effect = "what they forbid is forbidden" if gains else freed
         sentences.append(f"{denies} of its statements deny: {effect}.")
     if boundary := look.identity.boundary:
         sentences.append(
@@ -212,7 +235,10 @@ def _summary(wanted: Attachment, look: Look, rights: Rights) -> str:
         )
     if wanted.is_aws_managed:
         sentences.append("AWS writes this policy and may change it at any time.")
-    sentences.append(_holders(wanted, look))
+    holders = _holders(wanted, look)
+    if len(ascii(holders)) > MAX_WHO_SHOWN:
+        holders = f"{_warning(look)}{_count_of_holders(wanted, look)} hold it: the change names each."
+    sentences.append(holders)
     return ascii(" ".join(sentences))[1:-1]
 
 
@@ -233,9 +259,18 @@ def _holders(wanted: Attachment, look: Look) -> str:
     if identity.trust is None:
         return f"The user is in {len(identity.related)} groups."
     principals = ", ".join(identity.trust.principals) or "nobody"
-    warning = "ANYONE, if only the conditions hold; " if identity.trust.is_open else ""
-    foreign = "OTHER ACCOUNTS; " if identity.trust.other_accounts else ""
-    return f"Can assume the role: {warning}{foreign}{principals}."
+    return f"Can assume the role: {_warning(look)}{principals}."
+
+
+def _warning(look: Look) -> str:
+    trust = look.identity.trust
+    anyone = "ANYONE, if only the conditions hold; " if trust is not None and trust.is_open else ""
+    return f"{anyone}{'OTHER ACCOUNTS; ' if trust is not None and trust.other_accounts else ''}"
+
+
+def _count_of_holders(wanted: Attachment, look: Look) -> int:
+    identity, trust = look.identity, look.identity.trust
+    return len(trust.principals) if trust else len(identity.related) if wanted.kind == "group" else 1
 
 
 def named(actions: Iterable[str]) -> str:
@@ -252,13 +287,17 @@ def named(actions: Iterable[str]) -> str:
     return shown if len(most) <= MAX_SERVICES else f"{shown}, and {len(most) - MAX_SERVICES} services more"
 
 
-def _leaf(rights: Rights) -> ListLeaf:
+def _leaf(name: str, actions: Mapping[str, frozenset[Right]]) -> ListLeaf:
     rows = [
-        [action, sorted([right.resource, right.condition] for right in on)]
-        for action, on in sorted(rights.actions.items())
+        [action, sorted([right.resource, right.condition] for right in on)] for action, on in sorted(actions.items())
     ]
-    return ListLeaf(name="actions", count=len(rows), bytes=len(text_of(rows)), digest=digest_of(rows))
+    return ListLeaf(name=name, count=len(rows), bytes=len(text_of(rows)), digest=digest_of(rows))
 
 
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 40]} ... ({len(text)} characters in all)"
+def _whole(text: str, limit: int, what: str) -> str:
+    """The text. ExecutorError when it is too long: nothing that people approve is shown in part (law 7)."""
+    if len(text) > limit:
+        raise ExecutorError(
+            f"{what} has {len(text)} characters, and a plan shows at most {limit}, whole: split the policy or name less"
+        )
+    return text

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from executors.contract import ExecutorError
 from executors.iam.documents import Document, Right, Trust, beyond, grants
-from executors.iam.levels import ESCALATING, Level
+from executors.iam.levels import ESCALATING, Level, Levels
+from executors.iam.patterns import Effort, matches
 from tests.executors_iam.world import all_levels
 
 LEVELS = all_levels()
@@ -21,7 +24,8 @@ def document(*statements: dict[str, object]) -> Document:
 
 
 def new(given_: Document, *held: Document) -> dict[str, frozenset[Right]]:
-    return beyond(grants([given_], LEVELS), grants(held, LEVELS))
+    effort = Effort()
+    return beyond(grants([given_], LEVELS, effort), grants(held, LEVELS, effort), effort)
 
 
 def meaning(pattern: str) -> re.Pattern[str]:
@@ -130,3 +134,130 @@ def test_who_can_assume_a_role_is_told_and_conditions_count_as_if_they_held(
 def test_trusting_all_but_some_is_trusting_anyone() -> None:
     statement = {"Effect": "Allow", "NotPrincipal": {"AWS": "arn:aws:iam::1:user/a"}, "Action": "sts:AssumeRole"}
     assert Trust.of({"Statement": [statement]}, "1").is_open
+
+
+# ---------------------------------------------------------------- no document may stop the process, or hide a right
+
+
+@pytest.mark.parametrize("pattern", ["s3:" + "*a" * 11, "*" * 40 + "x", "*?" * 30 + "!"])
+def test_a_pattern_of_many_stars_is_answered_at_once(pattern: str) -> None:
+    # With backtracking the answer would outlive the machine.
+    assert not matches(f"{pattern}\N{BULLET}", "s3:" + "a" * 2000)
+    assert matches(f"{pattern}*".replace("x", "*").replace("!", "*"), "s3:" + "a" * 2000)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.text(alphabet="ab*?", max_size=8), st.text(alphabet="ab", max_size=8))
+def test_a_pattern_means_what_another_reading_of_it_means(pattern: str, text: str) -> None:
+    assert matches(pattern, text) == (meaning(pattern).fullmatch(text) is not None)
+
+
+def test_policies_too_big_to_be_compared_have_no_plan() -> None:
+    hostile = {"Effect": "Allow", "Action": [f"*:*{number}?*" for number in range(1000)], "Resource": "*"}
+    with pytest.raises(ExecutorError, match="too many wildcards"):
+        grants([document(hostile)], LEVELS, Effort(100_000))
+    many = {"Effect": "Allow", "Action": "*", "Resource": [f"arn:{number}" for number in range(1000)]}
+    with pytest.raises(ExecutorError, match="too many wildcards"):
+        grants([document(many)], LEVELS, Effort(100_000))
+    with pytest.raises(ExecutorError, match="more than 2048 characters"):
+        document({"Effect": "Allow", "Action": "*", "Resource": "a" * 2049})
+
+
+FEW = ("iam:PassRole", "iam:GetRole", "s3:GetObject", "s3:PutObject", "sqs:SendMessage")
+NAMES = st.sampled_from(
+    [
+        "*",
+        "s3:*",
+        "S3:get*",
+        "s?:*Object",
+        "iam:passrole",
+        "*:Get*",
+        "i*m:PassRol?",
+        "sqs:SendMessage",
+        "*Object",
+        "*:*",
+    ]
+)
+RESOURCES = st.sampled_from(["*", "arn:a", "arn:*", "arn:?", "arn:${aws:username}", "arn:${*}"])
+STATEMENTS = st.fixed_dictionaries(
+    {"Effect": st.sampled_from(["Allow", "Deny"])},
+    optional={
+        "Action": st.lists(NAMES, max_size=2),
+        "NotAction": st.lists(NAMES, max_size=2),
+        "Resource": st.lists(RESOURCES, max_size=2),
+        "NotResource": st.lists(RESOURCES, max_size=1),
+    },
+)
+SMALL = Levels(dict.fromkeys(FEW, Level.WRITE))
+
+
+def naively(statements: list[dict[str, object]], action: str, resource: str) -> bool:
+    """A second opinion, action by action: does an Allow here surely or possibly reach this?"""
+
+    def any_of(patterns: object, text: str) -> bool:
+        assert isinstance(patterns, list)
+        return any(fnmatch.fnmatchcase(text.lower(), str(each).lower()) for each in patterns)
+
+    def speaks_of(said: dict[str, object]) -> bool:
+        named = any_of(said.get("Action", []), action)
+        return named or ("NotAction" in said and not any_of(said["NotAction"], action))
+
+    def reaches(said: dict[str, object]) -> bool:
+        if not said.get("Resource") and not said.get("NotResource"):
+            return True
+        within = any_of(said.get("Resource", []), resource)
+        return within or (bool(said.get("NotResource")) and not any_of(said["NotResource"], resource))
+
+    return any(said["Effect"] == "Allow" and speaks_of(said) and reaches(said) for said in statements)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(STATEMENTS, max_size=3),
+    st.lists(STATEMENTS, max_size=3),
+    st.sampled_from(FEW),
+    # What each variable may stand for.
+    st.sampled_from(["arn:a", "arn:b", "arn:ab", "x"]),
+)
+def test_no_action_that_a_naive_reading_finds_newly_allowed_is_left_out(
+    given_: list[dict[str, object]], held: list[dict[str, object]], action: str, resource: str
+) -> None:
+    effort = Effort()
+    found = beyond(grants([document(*given_)], SMALL, effort), grants([document(*held)], SMALL, effort), effort)
+    if naively(given_, action, resource) and not naively(held, action, resource):
+        assert action in found
+
+
+def test_an_action_is_found_however_it_is_written() -> None:
+    grave = Levels(dict.fromkeys(ESCALATING, Level.PERMISSIONS))
+    for action in ESCALATING:
+        service, _, name = action.partition(":")
+        short = f"{service[0]}*:{name}"
+        for written in (action.upper(), action.lower(), f"{service}:{name[:3]}*", f"*:{name}", short, "*"):
+            said = document({"Effect": "Allow", "Action": written, "Resource": "*"})
+            assert action in grants([said], grave, Effort()), written
+
+
+def test_leaving_nothing_out_allows_everything() -> None:
+    assert len(new(document({"Effect": "Allow", "NotAction": [], "Resource": "*"}))) == len(LEVELS.all_but(frozenset()))
+
+
+def test_a_second_spelling_of_an_action_hides_none() -> None:
+    twice = Levels({"s3:GetObject": Level.READ, "s3:Getobject": Level.WRITE})
+    assert twice.expand("s3:getobject", Effort()) == twice.expand("s3:*", Effort()) == {"s3:GetObject", "s3:Getobject"}
+
+
+def test_an_escaped_star_covers_no_variable() -> None:
+    assert not Right("arn:${*}", "").covers(Right("arn:${aws:username}", ""))
+    assert Right("arn:${aws:username}", "").covers(Right("arn:${aws:username}", ""))
+
+
+def test_a_variable_is_not_the_same_text_where_there_are_no_variables() -> None:
+    said = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:${aws:username}"}
+    old = Document.of({"Version": "2008-10-17", "Statement": said})
+    assert new(document(said), old).keys() == {"s3:GetObject"}
+
+
+def test_trust_that_is_not_surely_a_denial_counts_as_trust() -> None:
+    statement = {"Effect": "allow", "Principal": {"AWS": "999900001111"}, "Action": "sts:AssumeRole"}
+    assert Trust.of({"Statement": statement}, "111122223333").other_accounts

@@ -120,10 +120,26 @@ async def test_taking_a_denial_away_is_told_as_what_it_is(aws: AwsAddress, iam: 
     policy = await iam.policy("fence", deny("s3:DeleteBucket"), allow("s3:GetObject"))
     await iam.attach(role, policy)
     plan = await planned(aws, wish("detach", role, policy))
-    assert (plan.changes[0].verb, plan.measures["actions"], plan.measures["denies"]) == ("detach", 1, 1)
+    assert (plan.changes[0].verb, plan.measures["actions"], plan.measures["denies"]) == ("detach", 2, 1)
     assert "It takes away 1 actions" in plan.summary
-    assert "WHAT THEY FORBADE MAY BECOME ALLOWED" in plan.summary
+    assert "WHAT THEY FORBADE MAY BECOME ALLOWED: 1 actions, s3:DeleteBucket" in plan.summary
+    assert plan.changes[0].detail["freed"] == "1: s3:DeleteBucket"
     assert plan.undo.startswith("iam.attach_policy")
+
+
+async def test_a_text_that_does_not_fit_has_no_plan_and_is_never_cut(aws: AwsAddress, iam: Iam) -> None:
+    role = await iam.role("long")
+    fits = [f"arn:aws:s3:::{number:0100}" for number in range(50)]
+    policy = await iam.policy("long", allow("s3:GetObject", fits))
+    assert all(
+        each in str((await planned(aws, wish("attach", role, policy))).changes[0].detail["says"]) for each in fits
+    )
+    # Each of these is one character in the policy and six in a plan.
+    odd = await iam.policy(
+        "longer", allow("s3:GetObject", ["arn:aws:s3:::" + "\u202e" * 900 + str(number) for number in range(3)])
+    )
+    with pytest.raises(ExecutorError, match="whole: split the policy"):
+        await planned(aws, wish("attach", role, odd))
 
 
 async def test_odd_text_in_a_policy_reaches_nobody_as_anything_but_ascii(aws: AwsAddress, iam: Iam) -> None:

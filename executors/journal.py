@@ -5,6 +5,7 @@ so that one process and the next have the same. An entry that cannot be trusted 
 """
 
 import asyncio
+import heapq
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from typing import Final, Self
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from executors.errors import PartitionsError
-from schemas import envelope, topics
+from schemas import envelope, ids, topics
 from schemas.authority import Authority
 from schemas.envelope import EnvelopeError
+from schemas.ids import IntentIdError
 from schemas.partition import partition_of
 from schemas.record import RecordError, Statement
 from schemas.records import JournalEntry, Outcome, Result
@@ -28,6 +30,10 @@ from streams.settings import Settings
 log = logging.getLogger("keyturn.executor")
 
 FETCH_WAIT_MS: Final = 20
+LONGEST_LIFE_MS: Final = 30 * 24 * 60 * 60 * 1000
+"""No intent's `ttl` is longer (`schemas.record.Seconds`)."""
+REMEMBERED_MS: Final = ids.WINDOW_BEFORE_MS + LONGEST_LIFE_MS + ids.FORGET_MARGIN_MS
+"""An id whose time is this long ago was taken in within the window or never, and has outlived its `ttl` since."""
 
 
 # ---------------------------------------------------------------- the ledger (pure)
@@ -56,15 +62,33 @@ class Ledger:
         """Empty."""
         self._uses: dict[str, dict[str, Use]] = {}
         self._barred: set[str] = set()
+        #: The latest log time that was read: the ledger's only clock.
+        self._now = 0
+        #: (id's time, id) of every intent here that may be forgotten one day, oldest first.
+        self._old: list[tuple[int, str]] = []
 
-    def note(self, entry: JournalEntry) -> None:
-        """Take one entry, in the journal's order. RecordError, nothing taken, when its outcome cannot be read."""
+    def note(self, entry: JournalEntry, log_time: int) -> None:
+        """Take one entry, in the journal's order. RecordError, nothing taken, when its outcome cannot be read.
+
+        Forgets what `log_time` shows to be too old.
+        """
+        try:
+            at = ids.split(entry.intent)[1]
+        except IntentIdError as exc:
+            raise RecordError(str(exc)) from exc
         outcome = entry.outcome.read(Outcome) if entry.outcome is not None else None
         if (entry.entry == "ended") != (outcome is not None):
             raise RecordError("`ended`, and only that, carries an outcome")
         if outcome is not None and (outcome.intent != entry.intent or outcome.grant != entry.grant):
             raise RecordError("the outcome of another grant")
+        if self._is_too_old(at) or (entry.intent not in self._uses and entry.intent not in self._barred):
+            # What was open when its time came is looked at again.
+            heapq.heappush(self._old, (at, entry.intent))
         use = self._uses.setdefault(entry.intent, {}).setdefault(entry.grant, Use(entry.grant))
+        self._take(use, entry, outcome)
+        self._forget(log_time)
+
+    def _take(self, use: Use, entry: JournalEntry, outcome: Outcome | None) -> None:
         if entry.entry == "used":
             use.question = str(entry.detail.get("question"))
         if outcome is None:
@@ -80,9 +104,33 @@ class Ledger:
             use.is_settled = True
             use.entries.clear()
 
-    def bar(self, intent: str) -> None:
+    def bar(self, intent: str, log_time: int) -> None:
         """An entry about this intent cannot be trusted: it may never be acted upon (law 6)."""
+        self._forget(log_time)
+        try:
+            at = ids.split(intent)[1]
+        except IntentIdError:
+            return  # No intent has this name: there is nothing to bar.
+        if intent not in self._uses and intent not in self._barred:
+            heapq.heappush(self._old, (at, intent))
         self._barred.add(intent)
+
+    @property
+    def remembered(self) -> int:
+        """How many intents it holds."""
+        return len(self._uses.keys() | self._barred)
+
+    def _forget(self, log_time: int) -> None:
+        """Drop what is older than any intent that can still be acted upon. An `unknown`, or an open use, never."""
+        self._now = max(self._now, log_time)
+        while self._old and self._is_too_old(self._old[0][0]):
+            _, intent = heapq.heappop(self._old)
+            self._barred.discard(intent)
+            if all(use.is_settled for use in self._uses.get(intent, {}).values()):
+                self._uses.pop(intent, None)
+
+    def _is_too_old(self, at: int) -> bool:
+        return at < self._now - REMEMBERED_MS
 
     def use(self, intent: str, grant: str) -> Use | None:
         """What is known of a grant."""
@@ -93,6 +141,9 @@ class Ledger:
 
         Only an act that ended `stale`, nothing done, leaves room for another, and only under another question.
         """
+        # Forgotten or never heard of: nothing that old may be acted upon (law 4).
+        if self._is_too_old(ids.split(intent)[1]):
+            return "its id is older than the ledger remembers"
         if intent in self._barred:
             return "the journal holds an entry about this intent that cannot be trusted"
         for use in self._uses.get(intent, {}).values():
@@ -210,10 +261,10 @@ class Journal:
         try:
             statement = envelope.unseal(record.headers, record.value, (JournalEntry,))
             self._require_own(statement, record.timestamp)
-            ledger.note(statement.read(JournalEntry))
+            ledger.note(statement.read(JournalEntry), record.timestamp)
         except (EnvelopeError, RecordError) as exc:
             intent = (record.key or b"").decode("ascii", "replace")
-            ledger.bar(intent)
+            ledger.bar(intent, record.timestamp)
             log.critical(
                 "journal entry not trusted; its intent is barred",
                 extra={"intent_id": intent, "partition": record.partition, "offset": record.offset, "reason": str(exc)},

@@ -1,10 +1,12 @@
 """What the journal says may still be done: at most one act an intent, unless nothing was done."""
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
-from executors.journal import Ledger
+from executors.journal import LONGEST_LIFE_MS, REMEMBERED_MS, Ledger
 from executors.outcomes import Ended, outcome
-from schemas.record import RecordError, state
+from schemas import ids
+from schemas.record import RecordError, Seconds, state
 from schemas.records import Grant, JournalEntry, Outcome, Result
 from tests.executors.builders import INSTANCE, REALM, Life, signer
 
@@ -13,6 +15,8 @@ GRANT = LIFE.grant(LIFE.yes("grace"))
 AGAIN = LIFE.but(number=2)
 NEXT = AGAIN.grant(AGAIN.yes("grace"))
 UNKNOWN = "3" * 64
+NOW = ids.split(LIFE.intent.id)[1] + 1000
+DAY = 24 * 60 * 60 * 1000
 
 
 def used(grant: Grant) -> JournalEntry:
@@ -41,7 +45,7 @@ def entry(grant: Grant, kind: str, step: int = 0, **more: object) -> JournalEntr
 def ledger(*entries: JournalEntry) -> Ledger:
     made = Ledger()
     for one in entries:
-        made.note(one)
+        made.note(one, NOW)
     return made
 
 
@@ -102,9 +106,9 @@ def test_steps_are_kept_until_the_outcome_is_certain() -> None:
 
 def test_an_entry_that_cannot_be_trusted_bars_its_intent_and_no_other() -> None:
     made = ledger()
-    made.bar(LIFE.intent.id)
+    made.bar(LIFE.intent.id, NOW)
     assert "cannot be trusted" in str(spent(made, GRANT))
-    assert made.spent("bot.01JZZZZZZZZZZZZZZZZZZZZZZZ", "4" * 64) is None
+    assert made.spent(ids.intent_id("bot", NOW, bytes(10)), "4" * 64) is None
 
 
 @pytest.mark.parametrize(
@@ -119,7 +123,7 @@ def test_an_entry_that_cannot_be_trusted_bars_its_intent_and_no_other() -> None:
 def test_an_entry_whose_outcome_does_not_fit_is_not_taken(wrong: JournalEntry) -> None:
     made = ledger()
     with pytest.raises(RecordError):
-        made.note(wrong)
+        made.note(wrong, NOW)
     assert spent(made, GRANT) is None
 
 
@@ -127,3 +131,68 @@ def test_an_outcome_cites_its_grant() -> None:
     said = ended(GRANT, Result.SUCCEEDED).outcome
     assert said is not None
     assert said.read(Outcome).grant == GRANT.digest
+
+
+# ---------------------------------------------------------------- what is forgotten
+
+
+def aged(number: int, at: int, kind: str, **more: object) -> JournalEntry:
+    """An entry about another intent, whose id has this time."""
+    return entry(GRANT, kind, intent=ids.intent_id("bot", at, number.to_bytes(10)), **more)
+
+
+def test_a_forgotten_intent_can_never_be_acted_on_again() -> None:
+    made = ledger(used(GRANT), ended(GRANT, Result.SUCCEEDED))
+    later = NOW + REMEMBERED_MS + 1
+    made.note(aged(1, later, "used"), later)
+    assert made.remembered == 1
+    assert made.use(LIFE.intent.id, GRANT.digest) is None
+    assert "older than the ledger remembers" in str(spent(made, GRANT))
+    assert "older than the ledger remembers" in str(spent(made, NEXT))
+
+
+def test_an_intent_that_can_still_be_acted_on_is_remembered() -> None:
+    made = ledger(used(GRANT), ended(GRANT, Result.SUCCEEDED))
+    later = NOW + ids.WINDOW_BEFORE_MS + LONGEST_LIFE_MS
+    made.note(aged(1, later, "used"), later)
+    assert "succeeded" in str(spent(made, NEXT))
+
+
+@pytest.mark.parametrize("entries", [(used(GRANT),), (used(GRANT), ended(GRANT, Result.UNKNOWN))])
+def test_what_is_open_or_unknown_is_never_forgotten_before_it_is_certain(entries: tuple[JournalEntry, ...]) -> None:
+    made = ledger(*entries)
+    later = NOW + 10 * REMEMBERED_MS
+    made.note(aged(1, later, "used"), later)
+    assert made.use(LIFE.intent.id, GRANT.digest) is not None
+    made.note(ended(GRANT, Result.SUCCEEDED, UNKNOWN), later)
+    made.note(aged(2, later, "used"), later)
+    assert made.use(LIFE.intent.id, GRANT.digest) is None
+
+
+def test_a_barred_intent_is_forgotten_in_its_time_and_stays_barred() -> None:
+    made = Ledger()
+    made.bar(LIFE.intent.id, NOW)
+    made.bar("no intent at all", NOW)
+    assert made.remembered == 1
+    made.bar(aged(1, NOW, "used").intent, NOW + REMEMBERED_MS + 1)
+    assert spent(made, GRANT) is not None
+
+
+def test_the_memory_of_a_long_life_is_bounded() -> None:
+    made = Ledger()
+    for number in range(400):
+        at = NOW + number * DAY
+        made.note(used(GRANT).model_copy(update={"intent": aged(number, at, "used").intent}), at)
+        said = ended(GRANT, Result.SUCCEEDED)
+        assert said.outcome is not None
+        outcome_ = said.outcome.read(Outcome).model_copy(update={"intent": aged(number, at, "used").intent})
+        sealed = state(outcome_, signer("lamp"), REALM)
+        made.note(said.model_copy(update={"intent": outcome_.intent, "outcome": sealed}), at)
+    assert made.remembered < 40
+
+
+def test_no_intent_may_live_longer_than_the_ledger_reckons_with() -> None:
+    longest = TypeAdapter(Seconds)
+    assert longest.validate_python(LONGEST_LIFE_MS // 1000)
+    with pytest.raises(ValidationError):
+        longest.validate_python(LONGEST_LIFE_MS // 1000 + 1)

@@ -131,9 +131,8 @@ async def test_a_text_that_does_not_fit_has_no_plan_and_is_never_cut(aws: AwsAdd
     role = await iam.role("long")
     fits = [f"arn:aws:s3:::{number:0100}" for number in range(50)]
     policy = await iam.policy("long", allow("s3:GetObject", fits))
-    assert all(
-        each in str((await planned(aws, wish("attach", role, policy))).changes[0].detail["says"]) for each in fits
-    )
+    said = str((await planned(aws, wish("attach", role, policy))).changes[0].detail["says"])
+    assert all(each in said for each in fits)
     # Each of these is one character in the policy and six in a plan.
     odd = await iam.policy(
         "longer", allow("s3:GetObject", ["arn:aws:s3:::" + "\u202e" * 900 + str(number) for number in range(3)])

@@ -376,7 +376,7 @@ def _what_you_may(view: contract.ApprovalView) -> str:
     if view.you.approve is not None:
         return f"You are {view.you.person}. A yes of yours would be refused: {answers.MEANING[view.you.approve]}."
     if not view.offers_approve:
-        return "This cannot be approved as it is shown."
+        return "This cannot be approved: not everything that a yes would bind can be shown."
     return f"You are {view.you.person}. To say yes: keyturn approve {view.id}@{view.question_digest[:12]}"
 
 

@@ -1,8 +1,9 @@
 """What a person sees of a question, whole and in reading order. No I/O, no clock: callers pass now.
 
 A card is a pure function of the row, the world and now. It holds every leaf of the signed intent and of the plan, or
-says that it does not fit, and then nobody offers Approve (law 7). It computes the question from what it renders; a row
-whose question names anything else is not sound, and again nobody offers Approve. An agent's words are literal,
+says that it does not fit, and then nobody offers Approve (law 7). A list of which the plan holds the digest alone is a
+leaf that nobody sees: with one, no card fits, however large (ADR 0016). It computes the question from what it renders;
+a row whose question names anything else is not sound, and again nobody offers Approve. An agent's words are literal,
 labelled and bounded; Slack, Teams, a page and a terminal all render these same lines.
 
 What changes while people look (phase, seats filled, who may not approve) is `progress`. It is shown, but it is not in
@@ -42,6 +43,9 @@ from schemas.world import World
 
 SHORT: Final = 12
 """Hexadecimal digits of a question that a person compares or types: 48 bits."""
+
+UNSEEN: Final = "its entries are not in the plan: nobody can see them here, so nobody can approve this"
+"""What stands below a list of which the plan holds the digest alone."""
 
 Voice = Literal["keyturn", "requester", "intake", "executor"]
 """Whose word a line is. Everything but `keyturn` is a statement that a signature attributes, not a truth."""
@@ -126,7 +130,7 @@ def card(row: PendingApproval, world: World, now: int, bounds: Bounds = FULL) ->
     is_whole = is_short and not any(visible.is_cut(line.text) for section in sections for line in section.lines)
     risk = row.classification.risk if row.classification else None
     headline = _headline(row, asked.intent)
-    fits = is_whole and not visible.is_cut(headline)
+    fits = is_whole and not visible.is_cut(headline) and not _unseen(asked.plan)
     named = row.question.digest if row.question else None
     return Card(
         intent_id=row.intent_id,
@@ -310,14 +314,29 @@ def _effects(row: PendingApproval, plan: Plan | None, says: _Words) -> Iterator[
         yield from _change(f"change {index} of {len(plan.changes)}", change, says)
     if not plan.changes:
         yield Line(label="changes", text="none listed", voice="executor")
+    unseen = _unseen(plan)
     for leaf in plan.lists:
         yield _list(leaf)
+        if leaf in unseen:
+            yield Line(label=f"list {leaf.name}", text=UNSEEN)
     yield from says.members("measure", plan.measures, "executor")
 
 
 def _change(label: str, change: Change, says: _Words) -> Iterator[Line]:
     yield Line(label=label, text=f"{change.verb} {says.name(change.target)}", voice="executor")
     yield from says.members(f"{label}:", change.detail, "executor")
+
+
+def _unseen(plan: Plan | None) -> tuple[ListLeaf, ...]:
+    """Lists whose entries the plan does not hold: law 7, what nobody sees nobody signs.
+
+    The changes are the entries told one by one, so fewer changes than entries leave some out. Several lists share no
+    change: whatever they have together must be there.
+    """
+    if plan is None:
+        return ()
+    entries = sum(leaf.count for leaf in plan.lists)
+    return tuple(leaf for leaf in plan.lists if leaf.count) if entries > len(plan.changes) else ()
 
 
 def _list(leaf: ListLeaf) -> Line:

@@ -262,6 +262,13 @@ class Approvals:
         shown = card.card(held.row, self._desk.world, self._now())
         if not shown.is_sound:
             raise _unsound(shown)
+        if not shown.fits:
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                Kind.NOT_WHOLE,
+                "not everything that a yes would bind can be shown, so nobody can say it: deny it, or have it asked "
+                "again in smaller parts",
+            )
         if shown.digest != decision.card:
             raise ProblemError(
                 HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -37,6 +37,7 @@ class Kind(StrEnum):
     QUESTION_REQUIRED = "question-required"
     WRONG_QUESTION = "wrong-question"
     OTHER_CARD = "other-card"
+    NOT_WHOLE = "not-whole"
     IDEMPOTENCY_KEY_REQUIRED = "idempotency-key-required"
     IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
     INTEGRITY = "integrity"

@@ -54,11 +54,12 @@ class Shelf:
 
     prefix: str
     keys: tuple[str, ...]
+    bucket: str = story.CUSTOMERS
 
     @property
     def properties(self) -> dict[str, str]:
         return {
-            "source_bucket": story.CUSTOMERS,
+            "source_bucket": self.bucket,
             "source_prefix": f"{self.prefix}/",
             "destination_bucket": story.EXPORTS,
             "destination_prefix": f"{self.prefix}/",
@@ -76,17 +77,17 @@ class Stage:
 
     # ---------------------------------------------------------------- the agent
 
-    async def shelf(self, objects: int = 3) -> Shelf:
+    async def shelf(self, objects: int = 3, bucket: str = story.CUSTOMERS) -> Shelf:
         """Fresh objects to export."""
         prefix = f"flow/{secrets.token_hex(4)}"
         keys = tuple(f"{prefix}/{number:03}.csv" for number in range(objects))
         for key in keys:
-            await self.s3.put_object(Bucket=story.CUSTOMERS, Key=key, Body=BODY + key.encode())
-        return Shelf(prefix, keys)
+            await self.s3.put_object(Bucket=bucket, Key=key, Body=BODY + key.encode())
+        return Shelf(prefix, keys, bucket)
 
     def intent(self, shelf: Shelf, ttl: int = 600) -> Intent:
         return self.agent.intent(
-            "s3.export", ("bucket", story.CUSTOMERS), shelf.properties, "the partner asked for it", ttl
+            "s3.export", ("bucket", shelf.bucket), shelf.properties, "the partner asked for it", ttl
         )
 
     async def asked(self, shelf: Shelf, ttl: int = 600) -> str:
@@ -210,7 +211,7 @@ class Stage:
         found = await self.exported(shelf)
         assert {key: len(bodies) for key, bodies in found.items()} == dict.fromkeys(shelf.keys, 1)
         for key, (body,) in found.items():
-            source = await self.s3.get_object(Bucket=story.CUSTOMERS, Key=key)
+            source = await self.s3.get_object(Bucket=shelf.bucket, Key=key)
             assert body == await source["Body"].read()
 
     async def assert_nothing_exported(self, shelf: Shelf) -> None:

@@ -119,7 +119,10 @@ def plan_of(wish: Statement, at: int = T0, **changed: object) -> Plan:
         "executor": "s3",
         "manifest": 1,
         "summary": "delete 2 objects",
-        "changes": (Change(verb="delete", target="prod-logs/logs/2023/a", detail={"size": 12}),),
+        "changes": (
+            Change(verb="delete", target="prod-logs/logs/2023/a", detail={"size": 12}),
+            Change(verb="delete", target="prod-logs/logs/2023/b", detail={"size": 28}),
+        ),
         "lists": (ListLeaf(name="keys", count=2, bytes=40, digest="d" * 64),),
         "fingerprints": (Fingerprint(target="prod-logs/logs/2023/a", value="etag-1"),),
         "measures": {"objects": 2},

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from notifiers.card import Card
-from schemas.records import Decision, Phase, Refusal, Resolution, Verdict
+from schemas.records import Decision, ListLeaf, Phase, Refusal, Resolution, Verdict
 from streams.http.problems import Kind, urn_of
 from tests.notifiers import stage
 from tests.notifiers.conftest import Api
@@ -142,6 +142,18 @@ async def test_a_yes_to_another_card_is_nobodys_yes(api: Api) -> None:
     assert (response.status_code, response.json()["type"]) == (422, Kind.OTHER_CARD.urn)
     assert response.json()["card"] == (await api.show())["card"]["digest"]
     assert api.desk.said == []
+
+
+async def test_a_list_that_nobody_sees_is_approved_by_nobody_and_may_be_denied(api: Api) -> None:
+    hidden = ListLeaf(name="keys", count=3, bytes=60, digest=OTHER)
+    api.row = stage.pending(plan={"lists": (hidden,)})
+    api.desk.put(api.row)
+    body = await api.show()
+    assert body["offers_approve"] is False
+    response = await api.say("ana", card=body["card"]["digest"])
+    assert (response.status_code, response.json()["type"]) == (422, Kind.NOT_WHOLE.urn)
+    assert api.desk.said == []
+    assert (await api.say("ana", "deny", reason="who knows", key="key-00000002")).status_code == 202
 
 
 @pytest.mark.parametrize("verdict", ["deny", "revoke"])

@@ -75,6 +75,8 @@ class ChangeSet:
     parameters: Mapping[str, str]
     capabilities: tuple[str, ...]
     changes: tuple[ResourceChange, ...]
+    #: Entries that are no change of a resource: of what they are we know nothing.
+    strange: int = 0
 
     @property
     def is_made(self) -> bool:
@@ -171,6 +173,7 @@ class Stacks:
         """A change set by name or ARN, all pages of it; None when there is none."""
         changes: list[ResourceChange] = []
         more: dict[str, str] = {}
+        strange = 0
         while True:
             try:
                 with told():
@@ -181,7 +184,9 @@ class Stacks:
                 if no.code in MISSING:
                     return None
                 raise
-            changes += [_change(each["ResourceChange"]) for each in page.get("Changes", []) if "ResourceChange" in each]
+            entries = page.get("Changes", [])
+            changes += [_change(each["ResourceChange"]) for each in entries if "ResourceChange" in each]
+            strange += sum("ResourceChange" not in each for each in entries)
             if not (token := page.get("NextToken")):
                 break
             more = {"NextToken": token}
@@ -196,6 +201,7 @@ class Stacks:
             parameters={each["ParameterKey"]: each.get("ParameterValue", "") for each in page.get("Parameters", [])},
             capabilities=tuple(page.get("Capabilities", ())),
             changes=tuple(changes),
+            strange=strange,
         )
 
     async def execute(self, change_set: ChangeSet, token: str) -> str:

@@ -1,13 +1,15 @@
 """The infrastructure executor: have a change set worked out, show it, execute it once by its ARN, tell what came of it.
 
 Planning leaves a change set with the provider, made with a role that can leave and take away change sets and nothing
-else: no credential that exists while planning can execute one. Executing is one call with a session cut to that one
-change set; the provider then works on its own, with the service role that the change set names, and is watched with
-the reading role until the lease is over.
+else, under a name that nobody could foresee; from then on it is known by the ARN that the call answered, and none that
+merely bears its name is taken for it (law 1). No credential that exists while planning can execute one. Executing is
+one call with a session cut to that one change set; the provider then works on its own, with the service role that the
+change set names, and is watched with the reading role until the lease is over.
 """
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -49,6 +51,8 @@ CLOCKS: Final = timedelta(minutes=10)
 """How far back of our own clock the provider's events are looked for."""
 
 Clock = Callable[[], int]
+Chance = Callable[[], bytes]
+"""16 random bytes, others each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +85,24 @@ class Settings:
 class InfraExecutor:
     """Performs `infra.change_set`."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, chance: Chance) -> None:
         """`clock` tells Unix milliseconds."""
         self._settings = settings
         self._aws = Aws(settings.account)
         self._ground = Ground.of(settings.read_role, settings.account.provider.region)
         self._clock = clock
+        self._chance = chance
 
     async def validate(self, intent: Intent) -> None:
         """Raise TargetMissingError when the parameters cannot be meant."""
         Wish.of(intent)
 
     async def plan(self, intent: Intent, round_: Round, now: int) -> Plan:
-        """Have the provider work out what it would do, and tell it. Planned again, the same change set is found."""
-        wish, named = Wish.of(intent), Named.of(intent, round_)
+        """Have the provider work out what it would do, and tell it. Planned again, another change set is made.
+
+        One whose answer was lost is never looked for: `tidy` takes it away once its intent is over.
+        """
+        wish, named = Wish.of(intent), Named.of(intent, round_, self._chance())
         try:
             async with self._reading(wish.stack, intent.id) as reading:
                 stack = await reading.stack(wish.stack)
@@ -102,9 +110,10 @@ class InfraExecutor:
                 if stack is not None:
                     _require_changeable(stack)
                     await self._tidy_stack(reading, wish.stack, now, intent.id, round_.number)
-                await self._propose(reading, wish, named, intent.id, is_new=is_new)
-                made = await self._worked_out(reading, wish, named)
+                arn = await self._propose(wish, named, intent.id, is_new=is_new)
+                made = await self._worked_out(reading, arn, wish.stack)
                 try:
+                    planning.require_ours(made, arn, named)
                     look = await self._look(reading, made)
                     planning.require_template(wish, look.template)
                     planning.require_made(made)
@@ -180,25 +189,20 @@ class InfraExecutor:
 
     # ------------------------------------------------------------ planning
 
-    async def _propose(self, reading: Stacks, wish: Wish, named: Named, intent_id: str, *, is_new: bool) -> None:
+    async def _propose(self, wish: Wish, named: Named, intent_id: str, *, is_new: bool) -> str:
+        """The ARN of a change set that this very call made."""
         role = self._settings.service_role
         policy = sessions.proposing_policy(self._ground, wish.stack, named, role, wish.url)
         session = await self._aws.assume_role(self._settings.plan_role, session_name(intent_id), policy, MIN_SECONDS)
         async with client.stacks(self._aws, session) as proposing:
-            try:
-                await proposing.create_change_set(wish, named, is_new=is_new, service_role=role)
-            except RefusedError as no:
-                # This round was planned before, and its answer was lost. Whose it is is looked at below.
-                if no.code != "AlreadyExistsException" or await reading.change_set(named.name, wish.stack) is None:
-                    raise
+            # Law 1: whatever bears this name already is somebody else's, and AlreadyExists refuses the plan.
+            return await proposing.create_change_set(wish, named, is_new=is_new, service_role=role)
 
-    async def _worked_out(self, reading: Stacks, wish: Wish, named: Named) -> ChangeSet:
+    async def _worked_out(self, reading: Stacks, arn: str, stack: str) -> ChangeSet:
         while True:
-            made = await reading.change_set(named.name, wish.stack)
+            made = await reading.change_set(arn, stack)
             if made is None:
                 raise TargetMissingError("the change set was deleted while it was worked out")
-            if made.description != named.description:
-                raise TargetMissingError(f"the name {named.name} is taken by somebody else's change set")
             if made.is_made:
                 return made
             await asyncio.sleep(self._settings.poll_seconds)
@@ -325,4 +329,5 @@ def _ago(unix_ms: int, span: timedelta) -> datetime:
 
 async def open_executor(settings: Mapping[str, str]) -> InfraExecutor:
     """The executor with these settings and this machine's clock."""
-    return InfraExecutor(Settings.parse(settings), lambda: time.time_ns() // 1_000_000)
+    clock, chance = (lambda: time.time_ns() // 1_000_000), (lambda: secrets.token_bytes(16))
+    return InfraExecutor(Settings.parse(settings), clock, chance)

@@ -62,21 +62,29 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """How the change set of one round of planning is named: the same names each time it is planned."""
+    """How a change set is named that is about to be made: each time otherwise, as nobody can foresee.
 
-    #: ClientToken: the provider makes one change set of it, however often it is asked.
+    Law 1: under a name or a token that can be worked out beforehand, somebody else could have left another change set.
+    """
+
+    #: ClientToken: the provider makes one change set of it.
     token: str
     name: str
     #: Whose it is and how long its intent may live; `Left.of` reads it again.
     description: str
 
     @classmethod
-    def of(cls, intent: Intent, round_: Round) -> Self:
-        """The names for this intent and round."""
+    def of(cls, intent: Intent, round_: Round, chance: bytes) -> Self:
+        """The names for this intent, this round and these random bytes, of which there are 16 or more."""
         token = canonical.digest_of(
-            {"intent": intent.digest, "round": round_.number, "opened": round_.opened.to_json()}
+            {
+                "intent": intent.digest,
+                "round": round_.number,
+                "opened": round_.opened.to_json(),
+                "chance": chance.hex(),
+            }
         )
-        name = f"{own_prefix(intent.id)}{round_.number}-{token[:12]}"
+        name = f"{own_prefix(intent.id)}{round_.number}-{token[:32]}"
         return cls(token, name, f"Keyturn: {intent.id}, round {round_.number}, for {intent.ttl} s")
 
 

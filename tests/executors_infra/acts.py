@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from executors.aws.client import Account, Credentials, Provider
-from executors.infra.executor import InfraExecutor, Settings
+from executors.infra.executor import Chance, InfraExecutor, Settings
 from schemas import ids
 from schemas.records import Action, Context, Intent, Plan, Property, Resource, Round, Subject
 from tests.executors_s3.acts import PLACE, now
@@ -38,17 +39,21 @@ def settings_of(address: AwsAddress, endpoint: str | None = None) -> dict[str, s
     }
 
 
+def _chance() -> bytes:
+    return secrets.token_bytes(16)
+
+
 @cache
-def _executor(given: tuple[tuple[str, str], ...]) -> InfraExecutor:
+def _executor(given: tuple[tuple[str, str], ...], chance: Chance) -> InfraExecutor:
     told = dict(given)
     account = Account(Provider(told["region"], told["endpoint"]), Credentials(told["access_key"], told["secret_key"]))
     settings = Settings(account, told["read_role"], told["plan_role"], told["act_role"], poll_seconds=POLL_SECONDS)
-    return InfraExecutor(settings, now)
+    return InfraExecutor(settings, now, chance)
 
 
-def executor(address: AwsAddress, *, endpoint: str | None = None) -> InfraExecutor:
+def executor(address: AwsAddress, *, endpoint: str | None = None, chance: Chance = _chance) -> InfraExecutor:
     """The executor over a local AWS, as its base identity."""
-    return _executor(tuple(settings_of(address, endpoint).items()))
+    return _executor(tuple(settings_of(address, endpoint).items()), chance)
 
 
 def queue(name: str, **properties: object) -> Template:

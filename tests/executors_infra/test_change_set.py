@@ -97,6 +97,9 @@ async def test_a_plan_shows_what_is_created_changed_replaced_and_destroyed(addre
         "destroys": 2,
         "stateful_losses": 1,
         "iam_changes": 0,
+        # All but the queue.
+        "not_ordinary": 4,
+        "late_values": 0,
         "is_new_stack": False,
         "termination_protection": True,
         "drift": "in_sync",
@@ -160,30 +163,33 @@ async def test_an_update_keeps_what_undoing_it_needs_in_the_journal(address: Aws
     assert (await world.resources("kept")).keys() == {"Q"}
 
 
-async def test_planning_again_finds_the_same_change_set_and_a_new_round_takes_the_old_one_away(
+async def test_planning_again_makes_another_change_set_and_a_new_round_takes_the_old_ones_away(
     address: AwsAddress, world: World
 ) -> None:
     intent, plan = await prepared(address, world, "again")
     repeated = await planned(address, intent)
-    assert repeated.model_copy(update={"planned_at": plan.planned_at}) == plan
-    assert len(await world.change_sets("again")) == 1
+    assert repeated.fingerprints[0].target != plan.fingerprints[0].target
+    assert repeated.changes == plan.changes
+    # The first may be the one that people are asked about: it stays.
+    assert len(await world.change_sets("again")) == 2
 
     second = await planned(address, intent, 2)
-    assert second.fingerprints[0].target != plan.fingerprints[0].target
-    assert list(await world.change_sets("again")) == [Named.of(intent, planning_round(intent, 2)).name]
+    assert list(await world.change_sets("again")) == [change_set_of(second).name]
 
 
-async def test_a_lost_answer_to_planning_makes_no_second_change_set(address: AwsAddress, world: World) -> None:
+async def test_a_change_set_whose_answer_was_lost_is_never_taken_for_ours(address: AwsAddress, world: World) -> None:
     await world.bring("twice", template(Q=queue("twice")))
     intent = change_intent("twice", template(Q=queue("twice"), N=topic("twice")))
-    name = Named.of(intent, planning_round(intent)).name
     # Session, stack, list, session; the fifth call is the one that makes it.
     async with cutting(address.endpoint, b"POST /", after=5) as cut:
         with pytest.raises(ExecutorError, match="cannot be asked"):
             await executor(address, endpoint=cut.endpoint).plan(intent, planning_round(intent), now())
-    assert list(await world.change_sets("twice")) == [name]
-    await planned(address, intent)
-    assert list(await world.change_sets("twice")) == [name]
+    (lost,) = await world.change_sets("twice")
+    plan = await planned(address, intent)
+    assert (await world.change_sets("twice")).keys() == {lost, change_set_of(plan).name}
+    assert change_set_of(plan).name != lost
+    await executor(address).tidy(now() + 4 * HOUR_MS)
+    assert await world.change_sets("twice") == {}
 
 
 async def test_another_change_set_executed_meanwhile_voids_the_plan(address: AwsAddress, world: World) -> None:
@@ -319,7 +325,7 @@ async def test_each_credential_can_do_its_own_part_and_no_other(address: AwsAddr
     mine, stack_id = planning.change_set_of(plan), planning.stack_of(plan)
     subject = executor(address)
     own, ground, wish = address.executors["infra"], subject._ground, Wish.of(intent)
-    named = Named.of(intent, planning_round(intent, 5))
+    named = Named.of(intent, planning_round(intent, 5), b"c" * 16)
     living, dead = (sessions.acting_policy(change_set_of(plan), whole_seconds(now() + ms)) for ms in (60_000, -60_000))
     policies = {
         "reads": (own.read_role, sessions.reading_policy(ground, "parts")),
@@ -379,8 +385,8 @@ async def test_past_its_instant_the_provider_itself_refuses_the_session(address:
 async def test_what_planning_left_is_taken_away_once_its_intent_is_over_and_nothing_else(
     address: AwsAddress, world: World
 ) -> None:
-    intent, _ = await prepared(address, world, "tidied")
-    mine = Named.of(intent, planning_round(intent)).name
+    _, plan = await prepared(address, world, "tidied")
+    mine = change_set_of(plan).name
     body = template(Q=queue("tidied", VisibilityTimeout=7))
     await world.call("create_change_set", StackName="tidied", ChangeSetName="keyturn-but-not-ours", TemplateBody=body)
     # The intent lives for an hour; whoever was granted it in the last moment may act for another.
@@ -409,19 +415,43 @@ async def test_what_the_provider_will_not_make_a_change_set_of_leaves_no_plan_an
     assert await world.change_sets("refused") == {}
 
 
-async def test_a_change_set_that_took_our_name_is_not_believed(address: AwsAddress, world: World) -> None:
+async def test_a_change_set_that_somebody_prepared_under_our_name_is_never_adopted(
+    address: AwsAddress, world: World
+) -> None:
     await world.bring("squatted", template(Q=queue("squatted")))
-    intent = change_intent("squatted", template(Q=queue("squatted"), N=topic("harmless")))
-    named = Named.of(intent, planning_round(intent))
-    evil = template(Q=queue("squatted"), T=table("evil"))
-    given = {"StackName": "squatted", "ChangeSetName": named.name, "TemplateBody": evil}
-    await world.call("create_change_set", **given)
-    with pytest.raises(TargetMissingError, match="somebody else's change set"):
-        await planned(address, intent)
-    await world.call("delete_change_set", StackName="squatted", ChangeSetName=named.name)
-    await world.call("create_change_set", **given, Description=named.description)
-    with pytest.raises(TargetMissingError, match="somebody took our change set's name"):
-        await planned(address, intent)
+    body = template(Q=queue("squatted"), N=topic("harmless"))
+    intent = change_intent("squatted", body)
+    chance = b"foreseen" * 2
+    named = Named.of(intent, planning_round(intent), chance)
+    # The same template, name, description and token: only what a template's digest does not tell is another.
+    await world.call(
+        "create_change_set",
+        StackName="squatted",
+        ChangeSetName=named.name,
+        TemplateBody=body,
+        Description=named.description,
+        RoleARN="arn:aws:iam::000000000000:role/theirs",
+    )
+    with pytest.raises(TargetMissingError, match="AlreadyExists"):
+        await executor(address, chance=lambda: chance).plan(intent, planning_round(intent), now())
+    # Under a name that cannot be foreseen nobody is in the way.
+    plan = await planned(address, intent)
+    assert change_set_of(plan).name != named.name
+
+
+async def test_a_change_set_made_again_under_the_same_name_after_the_yes_is_stale(
+    address: AwsAddress, world: World
+) -> None:
+    intent, plan = await prepared(address, world, "swapped")
+    ours = change_set_of(plan)
+    await world.call("delete_change_set", StackName="swapped", ChangeSetName=ours.name)
+    body = template(Q=queue("swapped", VisibilityTimeout=60), N=topic("swapped"))
+    await world.call("create_change_set", StackName="swapped", ChangeSetName=ours.name, TemplateBody=body)
+    granted = grant(intent, plan)
+    with pytest.raises(StaleError):
+        await executor(address).execute(granted.act)
+    assert granted.entries == ()
+    assert execution_token(granted.act.grant_digest) not in await world.tokens("swapped")
 
 
 async def test_a_template_in_a_bucket_is_taken_by_its_digest_alone(address: AwsAddress, world: World) -> None:
@@ -436,8 +466,7 @@ async def test_a_template_in_a_bucket_is_taken_by_its_digest_alone(address: AwsA
     assert await world.change_sets("bucket") == {}
     intent = change_intent("bucket", None, template_url=url, template_sha256=digest)
     plan = await planned(address, intent)
-    # Too long to stand in the plan: bound by digest, and executed all the same.
-    assert (plan.changes, plan.lists[0].count, plan.measures["creates"]) == ((), 100, 100)
+    assert (len(plan.changes), plan.lists[0].count, plan.measures["creates"]) == (100, 100, 100)
     assert len(plan.to_bytes()) <= Plan.MAX_BYTES
     receipt = await executor(address).execute(grant(intent, plan).act)
     assert (receipt.changes, receipt.lists[0].count) == ((), 100)

@@ -1,5 +1,6 @@
 """What makes a plan of a change set, and what its events say: without any CloudFormation."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ import jsonschema_rs
 import pytest
 
 from executors.contract import ExecutorError, Finding, TargetMissingError
-from executors.infra import changes, observing, planning, plugin
+from executors.infra import observing, planning, plugin
 from executors.infra.client import ChangeSet, Event, ResourceChange, Stack
 from executors.infra.executor import Settings
 from executors.infra.observing import Came
@@ -80,19 +81,97 @@ def test_before_and_after_are_the_providers_own_words_where_it_gives_them() -> N
     assert (read.detail["before"], read.detail["after"]) == ("{}", '{"VisibilityTimeout":60}')
     (yaml,) = plan_of(look(change(), previous="Resources: {}", template="Resources: {}")).changes
     assert "before" not in yaml.detail
-    long = changes.shown("x" * 301)
-    assert long.startswith("x" * 300)
-    assert "301 characters" in long
+    (added,) = plan_of(look(change(action="Add", scope=()))).changes
+    assert '"VisibilityTimeout":60' in str(added.detail["after"])
 
 
-def test_a_plan_holds_its_list_as_long_as_it_is_short_and_binds_it_always() -> None:
-    few = plan_of(look(*(change(logical_id=f"Q{number}") for number in range(64))))
-    many = plan_of(look(*(change(logical_id=f"Q{number}") for number in range(65))))
-    wide = plan_of(look(*(change(logical_id=f"Q{number}", after='"' + "x" * 290 + '"') for number in range(64))))
-    assert (len(few.changes), len(many.changes), len(wide.changes)) == (64, 0, 0)
-    assert [plan.lists[0].count for plan in (few, many, wide)] == [64, 65, 64]
-    for plan in (few, many, wide):
-        assert Plan.from_bytes(plan.to_bytes()) == plan
+@pytest.mark.parametrize("length", [301, 5_000, 20_000])
+def test_a_long_value_is_shown_to_its_last_character(length: int) -> None:
+    document = json.dumps({"Statement": "x" * length + "the dangerous end"})
+    (given,) = plan_of(look(change(after=document))).changes
+    assert "the dangerous end" in str(given.detail["after"])
+
+
+def test_a_plan_tells_every_change_or_there_is_none() -> None:
+    plan = plan_of(look(*(change(logical_id=f"Q{number}") for number in range(128))))
+    assert (len(plan.changes), plan.lists[0].count) == (128, 128)
+    assert Plan.from_bytes(plan.to_bytes()) == plan
+    with pytest.raises(TargetMissingError, match="257 changes are more than one plan can show"):
+        plan_of(look(*(change(logical_id=f"Q{number}") for number in range(257))))
+    with pytest.raises(TargetMissingError, match=r"ask in parts|cannot be shown whole"):
+        plan_of(look(*(change(logical_id=f"Q{number}", after='"' + "x" * 600 + '"') for number in range(64))))
+    with pytest.raises(TargetMissingError, match=r"ask in parts|cannot be shown whole"):
+        plan_of(look(change(after='"' + "x" * 33_000 + '"')))
+
+
+def test_what_is_lost_stands_before_whatever_pads_it() -> None:
+    padding = [change(logical_id=f"A{number:03}") for number in range(60)]
+    role = change("AWS::IAM::Role", action="Add", logical_id="Y")
+    lost = change("AWS::RDS::DBInstance", action="Remove", logical_id="Z")
+    assert [each.target for each in plan_of(look(*padding, role, lost)).changes[:3]] == ["s/Z", "s/Y", "s/A000"]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        {"arn": ARN[:-1] + "2"},
+        {"name": "keyturn-2"},
+        {"description": "somebody's"},
+    ],
+)
+def test_a_change_set_other_than_the_one_our_call_made_is_not_ours(made: dict[str, str]) -> None:
+    ours = replace(look(change()).change_set, description="Keyturn: x")
+    named = Named("token", ours.name, ours.description)
+    planning.require_ours(ours, ARN, named)
+    with pytest.raises(TargetMissingError, match="is not the change set that was made here"):
+        planning.require_ours(replace(ours, **made), ARN, named)
+
+
+@pytest.mark.parametrize("kind", sorted(planning.NESTED))
+def test_what_changes_elsewhere_or_is_no_resource_is_refused(kind: str) -> None:
+    with pytest.raises(TargetMissingError, match="can't be shown here"):
+        planning.require_made(look(change(kind)).change_set)
+    with pytest.raises(TargetMissingError, match="2 entries of the change set are no changes"):
+        planning.require_made(replace(look(change()).change_set, strange=2))
+
+
+def test_a_template_in_a_bucket_must_be_told_by_the_provider_or_be_readable() -> None:
+    intent = change_intent("s", None, template_url="https://b/t", template_sha256="0" * 64)
+
+    def planned(template_: str, **more: object) -> Plan:
+        seen = look(change(action="Add", scope=(), **more), template=template_)
+        return planning.plan(Wish.of(intent), seen, intent, planning_round(intent), 0)
+
+    assert planned(NEW).changes[0].detail["after"]
+    assert planned("Resources: {}", after="{}").changes
+    with pytest.raises(TargetMissingError, match="what Q will be can't be shown"):
+        planned("Resources: {}")
+    with pytest.raises(TargetMissingError, match="what Q will be can't be shown"):
+        planned(template(Q=queue("q", VisibilityTimeout={"Fn::FindInMap": ["A", "B", "C"]})))
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        {"template": template(Q=queue("{{resolve:ssm:/x:1}}"))},
+        {"template": template(Q=queue("q", A={"Fn::ImportValue": "other-stack"}))},
+        {"template": '{"Parameters":{"P":{"Type":"AWS::SSM::Parameter::Value<String>"}}}'},
+        {"template": "Resources:\n  Q:\n    Properties:\n      A: !ImportValue other\n"},
+        {"template": '{"Resources":{"Q":{"Type":"x","A":"\\u007b\\u007bresolve:ssm:x}}"}}}'},
+        {"change_set": replace(look(change()).change_set, parameters={"P": "{{resolve:secretsmanager:s}}"})},
+        {"change_set": look(change(after='{"A":"{{resolve:ssm-secure:joined}}"}')).change_set},
+    ],
+)
+def test_what_is_looked_up_only_when_it_is_done_is_counted_and_said(seen: dict[str, object]) -> None:
+    plan = plan_of(look(change(), **seen))
+    assert plan.measures["late_values"] == 1
+    assert "LOOKED UP WHEN IT IS DONE" in plan.summary
+
+
+def test_nothing_looked_up_late_is_no_late_value() -> None:
+    plan = plan_of(look(change("AWS::SSM::Parameter")))
+    assert plan.measures["late_values"] == 0
+    assert "LOOKED UP" not in plan.summary
 
 
 def test_any_changed_leaf_of_the_look_is_a_difference() -> None:
@@ -148,12 +227,15 @@ def test_parameters_that_cannot_be_meant_are_refused(changed: dict[str, Property
         Wish.of(intent.model_copy(update={"resource": intent.resource.model_copy(update={"id": "other"})}))
 
 
-def test_the_names_of_a_round_say_whose_it_is_and_no_other_rounds() -> None:
+def test_the_names_of_a_round_say_whose_it_is_and_cannot_be_foreseen() -> None:
     intent = change_intent("s", NEW)
-    one, same, two = (Named.of(intent, planning_round(intent, number)) for number in (1, 1, 2))
-    other = Named.of(change_intent("s", OLD), planning_round(intent))
-    assert one == same
-    assert len({one.name, two.name, other.name}) == len({one.token, two.token, other.token}) == 3
+    one, again, two = (
+        Named.of(intent, planning_round(intent, number), chance)
+        for number, chance in ((1, b"a" * 16), (1, b"b" * 16), (2, b"a" * 16))
+    )
+    other = Named.of(change_intent("s", OLD), planning_round(intent), b"a" * 16)
+    made = (one, again, two, other)
+    assert len({each.name for each in made}) == len({each.token for each in made}) == 4
     assert Left.of(one.name, one.description) == Left(intent.id, 1, 3600)
     assert Left.of("keyturn-elsewhere", one.description) is None
     assert Left.of(one.name, "somebody's") is None

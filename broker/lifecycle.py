@@ -360,17 +360,19 @@ def _pinned(case: _Case, classified: ClassifiedIntent, phase: Phase, refusal: Re
 
 def _new_row(case: _Case, classified: ClassifiedIntent, phase: Phase, found: Classification | None) -> PendingApproval:
     event = case.event
+    # Intake's word moves no deadline into the future, and no beginning of a circle.
+    asked_at = min(classified.asked_at, event.log_time)
     cited = min(classified.versions.directory, len(case.world.directories))
+    begins = case.world.circle_begins(asked_at, cited)
     return PendingApproval(
         intent_id=str(classified.intent.body["id"]),
         phase=phase,
         classified=event.statement,
         classification=found,
-        # Law 2: the union starts at the version intake cites.
-        circle_from=max(cited, 1),
-        circle_to=max(cited, 1) - 1,
-        # Intake's word moves no deadline into the future.
-        asked_at=min(classified.asked_at, event.log_time),
+        # Law 2: intake may be behind, and an owner leave before it reads.
+        circle_from=begins,
+        circle_to=begins - 1,
+        asked_at=asked_at,
         changed=event.source,
         changed_at=event.log_time,
     )

@@ -176,7 +176,7 @@ def _require_new_enough(grant: Grant, classified: ClassifiedIntent, world: World
 
 
 def _intent(grant: Grant, classified: ClassifiedIntent, authority: Authority) -> Intent:
-    if _refused_between(authority, grant.classified, classified.asked_at, grant.granted_at):
+    if _refused_throughout(authority, grant.classified, grant, classified):
         raise _No(Check.INTENT, "intake did not sign the classification")
     if classified.refusal is not None:
         raise _No(Check.INTENT, f"intake refused this intent: {classified.refusal.value}")
@@ -189,7 +189,7 @@ def _intent(grant: Grant, classified: ClassifiedIntent, authority: Authority) ->
 
 
 def _plan(grant: Grant, classified: ClassifiedIntent, intent: Intent, authority: Authority) -> Plan:
-    if _refused_between(authority, grant.plan, classified.asked_at, grant.granted_at):
+    if _refused_throughout(authority, grant.plan, grant, classified):
         raise _No(Check.PLAN, "no executor signed the plan")
     plan = grant.plan.read(Plan)
     # That the key's holder is `plan.executor` is part of the signature's authority.
@@ -200,8 +200,17 @@ def _plan(grant: Grant, classified: ClassifiedIntent, intent: Intent, authority:
     return plan
 
 
-def _refused_between(authority: Authority, statement: Statement, first: int, last: int) -> bool:
-    """Whether the signature counts at no instant of [first, last]: the record's own log time is not in the grant."""
+def _time_of_the_life(grant: Grant, classified: ClassifiedIntent) -> tuple[int, int]:
+    """Law 5: when anything said between asking and granting can have been appended, by whichever leader's clock.
+
+    The three logs have three leaders: what is granted at once may by its log times be granted before it was asked.
+    """
+    return classified.asked_at - LEADER_SKEW_MS, grant.granted_at + LEADER_SKEW_MS
+
+
+def _refused_throughout(authority: Authority, statement: Statement, grant: Grant, classified: ClassifiedIntent) -> bool:
+    """Whether the signature counts at no instant of that time: the record's own log time is not in the grant."""
+    first, last = _time_of_the_life(grant, classified)
     key = authority.key(statement.keyid)
     at = first if key is None else max(first, key.valid_from)
     return at > last or authority.refuses(statement, at) is not None
@@ -279,9 +288,10 @@ def _approvers(
 
 
 def _circle(grant: Grant, classified: ClassifiedIntent, intent: Intent, world: World) -> frozenset[str]:
-    """Law 2: the union over every directory version from the one intake cites to the newest known, and the core's."""
+    """Law 2: the union over every directory version from the asking to the newest known, and the core's."""
     key = world.authority.key(classified.intent.keyid)
-    directories = world.directories_between(classified.versions.directory, world.versions.directory)
+    begins = world.circle_begins(min(classified.asked_at, grant.granted_at), classified.versions.directory)
+    directories = world.directories_between(begins, world.versions.directory)
     is_verified = key is not None and key.role == "gateway"
     return circle.circle_over(intent, directories, is_verified=is_verified) | frozenset(grant.circle)
 
@@ -295,7 +305,7 @@ def _decision(vote: Vote, grant: Grant, classified: ClassifiedIntent, authority:
         raise _No(Check.VOTE, f"{vote.person} answered another question")
     if decision.verdict is not Verdict.APPROVE:
         raise _No(Check.VOTE, f"{vote.person} said {decision.verdict.value}")
-    first, last = classified.asked_at - LEADER_SKEW_MS, grant.granted_at + LEADER_SKEW_MS
+    first, last = _time_of_the_life(grant, classified)
     if not first <= vote.log_time <= last or vote.log_time >= deadline:
         raise _No(Check.LATE, f"{vote.person} answered outside the time for it")
     return decision

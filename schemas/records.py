@@ -495,7 +495,7 @@ class Grant(Record):
     classified: Statement
     plan: Statement
     votes: Annotated[tuple[Vote, ...], Field(max_length=64)] = ()
-    #: Every person of the circle over every directory version from the one intake cites.
+    #: Every person of the circle over every directory version since the asking.
     circle: Annotated[tuple[Name, ...], Field(max_length=1024)] = ()
     instance: InstanceId
     executor: Name

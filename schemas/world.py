@@ -8,6 +8,7 @@ topics reach it: a roster whose key the directory does not list *yet* is deferre
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 from typing import Final
 
 from schemas.authority import Authority
@@ -15,8 +16,9 @@ from schemas.record import RecordError, Statement
 from schemas.records import Refusal, Versions
 from schemas.signing import KeyRing
 from schemas.snapshots import Directory, Manifests, Policies, Roster, Snapshot
+from schemas.timing import LEADER_SKEW_MS
 
-RULES: Final = "rules-1"
+RULES: Final = "rules-2"
 """The version of the rules in code that a decision rests on; changes when the same inputs may answer differently."""
 
 DEFERRED_AT_MOST: Final = 64
@@ -40,6 +42,8 @@ class World:
     #: Pinned public root keys (base64) by key id. They get here by settings, never by Kafka.
     roots: tuple[tuple[str, str], ...]
     directories: tuple[Directory, ...] = ()
+    #: The log time at which each of them came into force.
+    directories_since: tuple[int, ...] = ()
     rosters: tuple[Roster, ...] = ()
     policies: Policies | None = None
     manifests: Manifests | None = None
@@ -82,6 +86,17 @@ class World:
         """Every directory version first..last."""
         return self.directories[max(first, 1) - 1 : last]
 
+    def circle_begins(self, asked_at: int, cited: int) -> int:
+        """Law 2: the first directory version that the circle of what was asked at this log time covers.
+
+        The one in force when it was asked, by the slowest of the leaders' clocks; never a later one than intake cites,
+        which may have read long after the asking.
+        """
+        earliest = asked_at - LEADER_SKEW_MS
+        # The log may step back: the first version that came later ends the search, whatever lies behind it.
+        before = sum(1 for _ in takewhile(lambda since: since < earliest, self.directories_since))
+        return max(min(before, cited), 1)
+
     def with_snapshot(self, statement: Statement, log_time: int) -> "World":
         """The world after this signed snapshot. SnapshotError, and no change, when it does not come into force.
 
@@ -101,7 +116,12 @@ class World:
         digests = tuple(sorted({**dict(self.digests), snapshot.TYPE: statement.digest}.items()))
         match snapshot:
             case Directory():
-                return replace(self, directories=(*self.directories, snapshot), digests=digests)
+                return replace(
+                    self,
+                    directories=(*self.directories, snapshot),
+                    directories_since=(*self.directories_since, log_time),
+                    digests=digests,
+                )
             case Roster():
                 return replace(self, rosters=(*self.rosters, snapshot), digests=digests)
             case Policies():

@@ -154,6 +154,8 @@ def admitted(audit: Audit, statement: Statement, world: ChainWorld, phase: str) 
     """The life that a classified intent opens."""
     body = statement.body
     inner = Statement.read(part(body, "intent"))
+    # Intake's word moves no deadline into the future, and no beginning of a circle.
+    asked_at = min(whole(body, "asked_at"), audit.log_time)
     cited = min(whole(part(body, "versions"), "directory"), world.versions["directory"])
     life = Life(
         intent=audit.intent or "",
@@ -163,12 +165,11 @@ def admitted(audit: Audit, statement: Statement, world: ChainWorld, phase: str) 
         classified=statement,
         body=inner.body,
         judgement=maybe_part(body, "classification"),
-        # Intake's word moves no deadline into the future.
-        asked_at=min(whole(body, "asked_at"), audit.log_time),
+        asked_at=asked_at,
         round_number=1,
         round_opened=audit.source,
-        # The union starts at the version intake cites.
-        circle_to=max(cited, 1) - 1,
+        # Law 2: the union starts at the version in force when it was asked; intake may have read it much later.
+        circle_to=max(min(cited, world.directory_at(asked_at - LEADER_SKEW_MS)), 1) - 1,
     )
     life.expires_at = audit.until
     return life

@@ -388,6 +388,8 @@ class ChainWorld:
     realm: str
     #: By version: circles are unions over them.
     directories: dict[int, Directory] = field(default_factory=dict)
+    #: By version: the log time at which it came into force.
+    since: dict[int, int] = field(default_factory=dict)
     roster: Roster | None = None
     manifests: Manifests | None = None
     versions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
@@ -399,6 +401,13 @@ class ChainWorld:
     def directory(self) -> Directory:
         """The directory in force; an empty one before the first."""
         return self.directories.get(self.versions["directory"], Directory())
+
+    def directory_at(self, log_time: int) -> int:
+        """The number of the directory that was in force just before this log time; 0 where that is not known."""
+        version = 0
+        while self.since.get(version + 1, log_time) < log_time:
+            version += 1
+        return version
 
     def objection(self, snapshot: Snapshot) -> tuple[str, str] | None:
         """(code, what) when this record may not come into force now."""
@@ -442,6 +451,7 @@ class ChainWorld:
         match snapshot.document:
             case Directory() as directory:
                 self.directories[snapshot.version] = directory
+                self.since[snapshot.version] = snapshot.log_time
             case Roster() as roster:
                 self.roster = roster
             case Manifests() as manifests:

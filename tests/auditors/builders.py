@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -434,6 +434,21 @@ class Trail:
         self.feed("classified", self.classified(intent), "intake", **lies)
         return intent.id
 
+    def asked_of_a_late_intake(self, late_by: int = 0) -> str:
+        """An intent that waited unread while its agent's owner left. `late_by`: how wrong intake dates the asking."""
+        self.now += 60_000
+        intent = self.intent("builder", "s3.export")
+        said = self.classified(intent)
+        before = directory()
+        agents = tuple(agent.model_copy(update={"owners": ("gina",)}) for agent in before.agents)
+        self.now += 30_000
+        self.change(successor(before, before, agents=agents))
+        self.now += 60_000
+        versions = self.worlds[self.partition(intent.id)].versions
+        said = said.model_copy(update={"versions": versions, "asked_at": said.asked_at + late_by})
+        self.feed("classified", said, "intake")
+        return intent.id
+
     def plan(self, intent_id: str, *, changes: dict[str, Any] | None = None, **lies: Any) -> AuditRecord:
         """The executor's plan for the open round."""
         row = self.rows[intent_id]
@@ -577,14 +592,9 @@ def _forced(world: World, document: Snapshot, statement: Statement) -> World:
     assert isinstance(document, Directory)
     filler = (world.directories[-1],) * (document.version - 1 - len(world.directories))
     digests = tuple(sorted({**dict(world.digests), document.TYPE: statement.digest}.items()))
-    return World(
-        world.realm,
-        world.roots,
-        (*world.directories, *filler, document),
-        world.rosters,
-        world.policies,
-        world.manifests,
-        digests,
+    since = (*world.directories_since, *(world.directories_since[-1] for _ in (*filler, document)))
+    return replace(
+        world, directories=(*world.directories, *filler, document), directories_since=since, digests=digests
     )
 
 

@@ -426,6 +426,24 @@ def an_owner_leaves_the_circle_by_leaving_the_directory() -> tuple[Bundle, Any]:
     return _after(trail, trail.say(intent_id, "alice", row=only_now))
 
 
+@attack(2, "circle.differs")
+def the_circle_begins_where_a_late_intake_read() -> tuple[Bundle, Any]:
+    trail = Trail().begin()
+    intent_id = trail.asked_of_a_late_intake()
+
+    def as_cited(row: PendingApproval) -> PendingApproval:
+        return row.model_copy(update={"circle": (), "circle_from": 2, "circle_to": 1})
+
+    return _after(trail, trail.plan(intent_id, row=as_cited))
+
+
+@attack(9, "input.differs")
+def intake_says_that_it_was_asked_after_an_owner_had_left() -> tuple[Bundle, Any]:
+    trail = Trail().begin()
+    trail.asked_of_a_late_intake(late_by=60_000)
+    return trail.bundle(), next(at(each) for each in trail.records if each.event == "intent.classified")
+
+
 @attack(2, "person.unknown")
 def an_account_of_nobody_decides() -> tuple[Bundle, Any]:
     trail = Trail().begin()

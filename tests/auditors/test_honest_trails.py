@@ -290,6 +290,17 @@ def an_owner_who_left(trail: Trail) -> str:
     return intent_id
 
 
+def an_owner_who_left_while_intake_was_behind(trail: Trail) -> str:
+    """alice owned the agent when it asked; intake reads, and cites, a directory that no longer says so."""
+    intent_id = trail.asked_of_a_late_intake()
+    trail.plan(intent_id)
+    assert trail.say(intent_id, "alice").refusal is Refusal.SELF_APPROVAL
+    for person in ("bob", "carol", "erin"):
+        trail.say(intent_id, person)
+    trail.claim(intent_id)
+    return intent_id
+
+
 def forgotten(trail: Trail) -> str:
     """The row of an old end is dropped; what still comes about it is told that its id is too old."""
     intent_id = trail.pending()
@@ -376,6 +387,7 @@ STORIES: dict[Callable[[Trail], str], Phase] = {
     refused_at_the_door: Phase.REFUSED,
     a_growing_circle: Phase.PENDING,
     an_owner_who_left: Phase.EXECUTING,
+    an_owner_who_left_while_intake_was_behind: Phase.EXECUTING,
     a_rotated_key: Phase.PENDING,
     a_deferred_roster: Phase.PENDING,
     forgotten: Phase.DENIED,

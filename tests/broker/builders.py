@@ -231,9 +231,9 @@ def empty_world() -> World:
     return World(REALM, ((root.keyid, root.public),))
 
 
-def with_documents(world: World, *documents: Snapshot) -> World:
+def with_documents(world: World, *documents: Snapshot, at: int = T0 - HOUR) -> World:
     for document in documents:
-        world = world.with_snapshot(state(document, signer("root"), REALM), T0)
+        world = world.with_snapshot(state(document, signer("root"), REALM), at)
     return world
 
 
@@ -242,8 +242,8 @@ def a_world() -> World:
     return with_documents(empty_world(), DIRECTORY, ROSTER, POLICIES, MANIFESTS)
 
 
-def changed(world: World, kind: type[Snapshot], **members: Any) -> World:
-    """The world after the next version of a document, with these members changed."""
+def changed(world: World, kind: type[Snapshot], *, at: int = T0 - HOUR, **members: Any) -> World:
+    """The world after the next version of a document, with these members changed, in force at this log time."""
     now: dict[type[Snapshot], Snapshot | None] = {
         Directory: world.directory,
         Roster: world.rosters[-1] if world.rosters else None,
@@ -253,8 +253,8 @@ def changed(world: World, kind: type[Snapshot], **members: Any) -> World:
     before = now[kind]
     following = {"version": world.version_of(kind) + 1, "previous": dict(world.digests).get(kind.TYPE)}
     if before is None:
-        return with_documents(world, kind.model_validate({**members, **following}))
-    return with_documents(world, before.model_copy(update={**members, **following}))
+        return with_documents(world, kind.model_validate({**members, **following}), at=at)
+    return with_documents(world, before.model_copy(update={**members, **following}), at=at)
 
 
 def keys_with(name: str, **more: Any) -> tuple[Key, ...]:
@@ -647,8 +647,8 @@ class Story:
 
     # ------------------------------------------------------------ the world changes
 
-    def becomes(self, kind: type[Snapshot], **members: Any) -> None:
-        self.world = changed(self.world, kind, **members)
+    def becomes(self, kind: type[Snapshot], *, since: int = T0 - HOUR, **members: Any) -> None:
+        self.world = changed(self.world, kind, at=since, **members)
 
 
 def is_same_but_for_answers(before: PendingApproval, after: PendingApproval) -> bool:

@@ -30,6 +30,7 @@ from tests.broker.builders import (
     DAY,
     HOUR,
     LEASE,
+    MINUTE,
     REALM,
     ROSTER,
     SECOND,
@@ -161,6 +162,32 @@ def test_7_an_owner_who_leaves_while_the_intent_waits_unread_stays_in_the_circle
     assert story.approve("ada").refusal is Refusal.SELF_APPROVAL
     assert story.approve("ben").refusal is Refusal.SELF_APPROVAL
     assert story.approve("fay").refusal is Refusal.SELF_APPROVAL
+
+
+@pytest.mark.parametrize("since", [T0 - LEADER_SKEW_MS, T0 + 1])
+def test_7_an_owner_who_leaves_while_intake_is_behind_stays_in_the_circle(since: int) -> None:
+    story = Story(at=T0 + MINUTE)
+    story.becomes(Directory, since=since, agents=agents_with("bot", owners=("fay",), users=()))
+    story.hear(classified_of(story.world, state(story.intent, signer("bot"), REALM)))
+    assert (story.here.circle_from, story.here.circle_to) == (1, 2)
+    story.plan()
+    assert story.approve("ada").refusal is Refusal.SELF_APPROVAL
+    assert story.approve("ben").refusal is Refusal.SELF_APPROVAL
+    assert story.approve("fay").refusal is Refusal.SELF_APPROVAL
+
+
+def test_7_an_owner_who_left_before_it_was_asked_is_outside() -> None:
+    story = Story(at=T0 + MINUTE)
+    story.becomes(Directory, since=T0 - LEADER_SKEW_MS - 1, agents=agents_with("bot", owners=("fay",), users=()))
+    story.hear(classified_of(story.world, state(story.intent, signer("bot"), REALM)))
+    assert story.here.circle == ("fay",)
+
+
+def test_7_an_asking_that_intake_dates_into_the_future_begins_no_circle_later() -> None:
+    story = Story(at=T0)
+    story.becomes(Directory, since=T0 - 1, agents=agents_with("bot", owners=("fay",), users=()))
+    story.hear(classified_of(story.world, state(story.intent, signer("bot"), REALM), at=T0 + MINUTE))
+    assert "ada" in story.here.circle
 
 
 def test_7_who_joins_and_leaves_between_two_checks_stays_in_the_circle() -> None:

@@ -108,12 +108,14 @@ ROSTER: Final = Roster(
 )
 
 
-def world(*later: Directory, roster: Roster = ROSTER, realm: str = REALM) -> World:
-    """The world after version 1 of the directory, its roster, and these later versions of the directory."""
+def world(*later: Directory, roster: Roster = ROSTER, realm: str = REALM, since: int = ASKED - 3_600_000) -> World:
+    """The world after version 1 of the directory, its roster, and these later versions, in force `since`."""
     root = signer("root")
     made = World(realm, ((root.keyid, root.public),))
-    for snapshot in (DIRECTORY, roster, *later):
-        made = made.with_snapshot(state(snapshot, root, realm), ASKED)
+    for snapshot in (DIRECTORY, roster):
+        made = made.with_snapshot(state(snapshot, root, realm), ASKED - 3_600_000)
+    for snapshot in later:
+        made = made.with_snapshot(state(snapshot, root, realm), since)
     return made
 
 

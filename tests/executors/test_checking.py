@@ -19,7 +19,7 @@ from schemas.records import (
     Verdict,
     Versions,
 )
-from schemas.snapshots import Group, Roster, Rota, Shift
+from schemas.snapshots import Agent, Group, Roster, Rota, Shift
 from schemas.world import World
 from tests.executors.builders import (
     ASKED,
@@ -162,7 +162,7 @@ def test_intakes_key_may_be_younger_than_the_intent_and_older_than_the_grant() -
     life = LIFE.but(intake=signer("young"))
     seen = world(next_directory(keys=(*KEYS, young)))
     assert isinstance(judged(life.grant(life.yes("grace")), seen=seen), Verified)
-    late = young.model_copy(update={"valid_from": GRANTED + 1})
+    late = young.model_copy(update={"valid_from": GRANTED + checking.LEADER_SKEW_MS + 1})
     assert why(judged(life.grant(life.yes("grace")), seen=world(next_directory(keys=(*KEYS, late))))) is Check.INTENT
 
 
@@ -258,6 +258,17 @@ def test_who_became_an_owner_in_between_and_left_again_does_not_count() -> None:
     joined = next_directory(agents=(DIRECTORY.agents[0].model_copy(update={"owners": ("ada", "grace")}),))
     left = next_directory(joined, agents=DIRECTORY.agents)
     assert why(judged(LIFE.grant(GRACE, circle=()), seen=world(joined, left))) is Check.SELF_APPROVAL
+
+
+@pytest.mark.parametrize(("since", "is_inside"), [(ASKED - 2_000, True), (ASKED + 1, True), (ASKED - 2_001, False)])
+def test_who_stood_behind_the_requester_when_it_asked_is_inside_whatever_intake_cites(
+    since: int, is_inside: bool
+) -> None:
+    left = next_directory(DIRECTORY, agents=(Agent(id="bot", owners=("linus",)),))
+    life = LIFE.but(cited=VERSIONS.model_copy(update={"directory": 2}))
+    grant = life.grant(life.yes("ada"), circle=(), versions=VERSIONS.model_copy(update={"directory": 2}))
+    judgement = judged(grant, seen=world(left, since=since))
+    assert (isinstance(judgement, Refused) and judgement.check is Check.SELF_APPROVAL) is is_inside
 
 
 def test_whom_the_core_put_into_the_circle_does_not_count() -> None:
@@ -368,6 +379,17 @@ def test_a_yes_after_the_deadline_is_refused() -> None:
 def test_a_yes_after_the_grant_is_refused() -> None:
     late = LIFE.yes("grace", at=GRANTED + checking.LEADER_SKEW_MS + 1)
     assert why(judged(LIFE.grant(late))) is Check.LATE
+
+
+def test_what_is_granted_within_the_leaders_skew_of_being_asked_is_acted_upon() -> None:
+    at = ASKED - checking.LEADER_SKEW_MS
+    grant = LIFE.grant(LIFE.yes("grace", at=at), at=at)
+    assert isinstance(judged(grant, now=at + 500, log_time=at), Verified)
+
+
+def test_what_is_granted_long_before_it_was_asked_is_refused() -> None:
+    at = ASKED - 2 * checking.LEADER_SKEW_MS - 1
+    assert why(judged(LIFE.grant(GRACE, at=at), now=at + 500, log_time=at)) is Check.INTENT
 
 
 def test_a_grant_after_the_approval_expired_is_refused() -> None:

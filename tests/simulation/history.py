@@ -492,6 +492,10 @@ class History:
             self.kafka.faults["intake said it twice"] += 1
             self._later(10, self._put_if_alive, "classified", received, key, "intake")
 
+    def _read_late(self, record: Fetched) -> None:
+        """Intake was behind: who stood behind the requester at the asking may have left since."""
+        self._take_in(record, self.world)
+
     def _say_again(self, record: Fetched, name: str) -> None:
         """A writer that did not hear that it was heard."""
         if not self.is_over:
@@ -507,8 +511,11 @@ class History:
             case "intents":
                 # Intake may know an older world than the one in force when it speaks.
                 delay = self.random.random() ** 3 * self.theme.intake_seconds
-                world = self.world
-                self.loop.later(delay, self._take_in, record, world)
+                if self.theme.intake_is_behind and self.random.random() < self.theme.intake_is_behind:
+                    self.kafka.faults["intake was behind"] += 1
+                    self.loop.later(delay, self._read_late, record)
+                else:
+                    self.loop.later(delay, self._take_in, record, self.world)
             case "pending" if record.value is not None:
                 body = orjson.loads(record.value)
                 if record.key == b"progress":

@@ -509,10 +509,23 @@ class Judge:
             may[person] = _seats(person, directory, roster, word.record.timestamp)
         self.require("law 3", _fill(requirement, may), f"{name}: {sorted(may)} do not fill {requirement['seats']}")
 
+    def asked_at(self, classified: J) -> int:
+        """The log time of the record on `intents` that this answers."""
+        source = classified["source"]
+        return next(
+            record.timestamp
+            for record in self.logs[PREFIX + "intents"]
+            if (record.partition, record.offset) == (source["partition"], source["offset"])
+        )
+
     def _circle(self, intent: J, classified: J, upto: int) -> set[str]:
-        """Law 2: everybody who stood behind the requester in any version from the cited one on."""
+        """Law 2: everybody who stood behind the requester in any version since the asking, or from the cited one on."""
         found: set[str] = set()
-        for word in self.versions["directory"][max(classified["versions"]["directory"], 1) - 1 : upto]:
+        # The true time of the asking, whatever intake says of it.
+        asked = self.asked_at(classified)
+        later = [word.record.timestamp >= asked - SKEW_MS for word in self.versions["directory"]]
+        begins = later.index(True) if True in later else len(later)
+        for word in self.versions["directory"][max(min(begins, classified["versions"]["directory"]), 1) - 1 : upto]:
             now = {intent["context"]["on_behalf_of"]} if "on_behalf_of" in intent["context"] else set()
             for agent in word.body["agents"]:
                 if agent["id"] == intent["subject"]["id"]:

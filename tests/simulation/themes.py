@@ -62,6 +62,8 @@ class Theme:
     said_again: float = 0.02
     intake_loses: float = 0.05
     intake_seconds: float = 1.0
+    #: How often an intent waits unread: intake then cites the world of when it reads, not of when it was asked.
+    intake_is_behind: float = 0.0
     resolve_seconds: tuple[float, float] = (5, 60)
     manners: tuple[tuple[str, float], ...] = ()
     moves: tuple[tuple[str, int], ...] = (("owners", 1), ("groups", 1), ("keys", 1), ("roster", 1), ("policies", 1))
@@ -239,6 +241,7 @@ THEMES: tuple[Theme, ...] = (
         actions=("copy", "export"),
         moves=(("owners", 4), ("groups", 1)),
         intake_seconds=8.0,
+        intake_is_behind=0.5,
         strangers=0.6,
         seconds=40,
         storm=0.2,

@@ -1,7 +1,8 @@
 """Nobody approves for themselves (law 2): the persons who stand behind a requester. No I/O, no clock.
 
-Persons are compared, never accounts. The circle is the union over every directory version from the one in
-force at the asking to the one in force now, so that nobody can leave it in between, not even while intake is behind. There is no exemption and no setting.
+Persons are compared, never accounts. The circle is the union over every directory version from the one in force at the
+asking to the one in force now, so that nobody can leave it in between, not even while intake is behind. There is no
+exemption and no setting.
 """
 
 from collections.abc import Iterable

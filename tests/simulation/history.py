@@ -513,7 +513,7 @@ class History:
                 delay = self.random.random() ** 3 * self.theme.intake_seconds
                 if self.theme.intake_is_behind and self.random.random() < self.theme.intake_is_behind:
                     self.kafka.faults["intake was behind"] += 1
-                    self.loop.later(delay, self._read_late, record)
+                    self.loop.later(self.random.uniform(3, 15), self._read_late, record)
                 else:
                     self.loop.later(delay, self._take_in, record, self.world)
             case "pending" if record.value is not None:

@@ -593,9 +593,7 @@ def _forced(world: World, document: Snapshot, statement: Statement) -> World:
     filler = (world.directories[-1],) * (document.version - 1 - len(world.directories))
     digests = tuple(sorted({**dict(world.digests), document.TYPE: statement.digest}.items()))
     since = (*world.directories_since, *(world.directories_since[-1] for _ in (*filler, document)))
-    return replace(
-        world, directories=(*world.directories, *filler, document), directories_since=since, digests=digests
-    )
+    return replace(world, directories=(*world.directories, *filler, document), directories_since=since, digests=digests)
 
 
 def check(bundle: Bundle, *, realm: str | None = None, heads: Iterable[Head] = (), root: str = ROOT.public) -> Report:

@@ -904,7 +904,7 @@ def _finished(row: PendingApproval, event: Event, outcome: Outcome, *, flagged: 
 
 
 def _resolved(case: _Case) -> Step:
-    """Unknown, resolution: people of the original requirement found out, and say how (law 2 holds here too)."""
+    """Unknown, resolution: people of the original requirement, or operators, found out how it is (law 2 holds here)."""
     row, event, world = case.here, case.event, case.world
     resolution = _record(event, Resolution)
     if row.grant is None or resolution.grant != row.grant.digest:
@@ -913,9 +913,10 @@ def _resolved(case: _Case) -> Step:
     row = _widened(row, intent_of(row), world)
     if person in row.circle:
         raise _Refused(Refusal.SELF_APPROVAL, f"{person} stands behind the requester")
-    requirement = _in_force(row).requirement
-    if requirement is None or not _sits(person, requirement, world, event.log_time):
-        raise _Refused(Refusal.NO_SEAT, f"{person} has no say in this")
+    requirement = seats.of_resolution(_in_force(row).requirement)
+    if not _sits(person, requirement, world, event.log_time):
+        wanted = ", ".join(sorted(set(seats.places(requirement))))
+        raise _Refused(Refusal.NO_SEAT, f"{person} has no say in this; resolved by: {wanted}")
     _require_assurance(resolution, event, world, requirement)
     phase = Phase.SUCCEEDED if resolution.found == "succeeded" else Phase.FAILED
     row = _with_answer(row.model_copy(update={"flagged": True}), event, person, None)
@@ -1098,7 +1099,7 @@ TRANSITIONS: Final = (
                _to(_P.SUCCEEDED, _P.FAILED, _P.PLANNING, _P.EXECUTING, _P.DENIED, _P.WITHDRAWN, _P.REVOKED)),
     Transition(_to(_P.UNKNOWN), Outcome, "a late word of the grant's instance, or an observation citing the unknown",
                _found_out, _to(_P.SUCCEEDED, _P.FAILED, _P.UNKNOWN)),
-    Transition(_to(_P.UNKNOWN), Resolution, "by people of the original requirement, outside the circle", _resolved,
+    Transition(_to(_P.UNKNOWN), Resolution, "by people of the requirement (operators if none), outside the circle", _resolved,
                _to(_P.SUCCEEDED, _P.FAILED)),
 )  # fmt: skip
 """Everything that can move an intent. What is not listed is refused."""

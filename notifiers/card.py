@@ -473,6 +473,9 @@ def _outcome(statement: Statement, says: _Words) -> Iterator[Line]:
 
 def _seats_filled(row: PendingApproval, requirement: Requirement | None, world: World, says: _Words) -> Iterator[Line]:
     said_at = {vote.person: vote.log_time for vote in row.votes}
+    if row.phase is Phase.UNKNOWN:
+        resolvers = sorted(set(seats.places(seats.of_resolution(requirement))))
+        yield Line(label="to be resolved by", text=f"one of {', '.join(resolvers)}, outside the circle")
     if requirement is None:
         return
     wanted = seats.places(requirement)

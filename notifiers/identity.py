@@ -72,7 +72,11 @@ def requirement_of(row: PendingApproval) -> Requirement | None:
 
 def seats_of(person: str, row: PendingApproval, world: World, now: int) -> tuple[str, ...]:
     """The kinds of seats of this row's requirement that the person may take now."""
-    requirement, directory = requirement_of(row), world.directory
+    return _seats_in(requirement_of(row), person, world, now)
+
+
+def _seats_in(requirement: Requirement | None, person: str, world: World, now: int) -> tuple[str, ...]:
+    directory = world.directory
     if requirement is None or directory is None:
         return ()
     wanted = sorted(set(seats.places(requirement)))
@@ -179,7 +183,8 @@ def _of_yes(row: PendingApproval, said: Decision, asker: _Asker, *, has_said_yes
 def _of_resolution(row: PendingApproval, said: Resolution, asker: _Asker) -> Iterator[Refusal]:
     if asker.is_behind(row):
         yield Refusal.SELF_APPROVAL
-    if not asker.is_seated(row):
+    resolvers = seats.of_resolution(requirement_of(row))
+    if not _seats_in(resolvers, asker.person, asker.world, asker.now):
         yield Refusal.NO_SEAT
-    if not asker.is_assured(said, requirement_of(row)):
+    if not asker.is_assured(said, resolvers):
         yield Refusal.ASSURANCE_TOO_LOW

@@ -71,8 +71,15 @@ def directory(issuer: str, keys: Json) -> dict[str, Json]:
         "agents": [{"id": AGENT, "owners": [OWNER], "users": ["ana", "ben"]}],
         "groups": [{"id": "sre", "members": ["dee"]}, {"id": "data-owners", "is_synced": True}],
         "rotas": ["data"],
-        "keys": keys,
+        "keys": [_with_providers(key, issuer) for key in keys] if isinstance(keys, list) else keys,
     }
+
+
+def _with_providers(key: Json, issuer: str) -> Json:
+    """Whoever meets people here meets them by this issuer's logins."""
+    if isinstance(key, dict) and key.get("role") in {"notifier", "gateway"}:
+        return {**key, "providers": [issuer]}
+    return key
 
 
 ROSTER: Final[Mapping[str, Json]] = {

@@ -5,11 +5,11 @@ Retired keys stay in the directory with their validity, so that old records veri
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 from schemas import ids, records, snapshots
 from schemas.record import RecordError, Statement
-from schemas.records import Refusal
+from schemas.records import Channel, Refusal
 from schemas.signing import KeyRing
 from schemas.snapshots import Directory, Key, Role
 
@@ -48,6 +48,14 @@ MAY_SIGN: Final[dict[str, frozenset[Role]]] = {
 }
 """Every record type, and the roles whose keys may sign it."""
 
+EVIDENCE_OF: Final[dict[Channel, frozenset[str]]] = {
+    Channel.SLACK: frozenset({"chat"}),
+    Channel.TEAMS: frozenset({"chat"}),
+    Channel.API: frozenset({"oidc", "webauthn"}),
+    Channel.CONSOLE: frozenset({"oidc", "webauthn"}),
+}
+"""What each channel can have seen of a person. Whoever holds a chat's key has seen nobody log in."""
+
 
 @dataclass(frozen=True)
 class Authority:
@@ -59,6 +67,16 @@ class Authority:
     @cached_property
     def _keys(self) -> dict[str, Key]:
         return {key.keyid: key for key in self.directory.keys}
+
+    @cached_property
+    def _gateways(self) -> dict[str, frozenset[str]]:
+        return {agent.id: frozenset(agent.gateways) for agent in self.directory.agents}
+
+    @cached_property
+    def _providers(self) -> dict[str, frozenset[str]]:
+        return {
+            person.id: frozenset(account.provider for account in person.accounts) for person in self.directory.persons
+        }
 
     @cached_property
     def _ring(self) -> KeyRing:
@@ -87,29 +105,57 @@ class Authority:
         body = statement.body
         match statement.type:
             case records.Intent.TYPE:
-                return _is_requester(key, str(body.get("id")), body.get("subject"))
+                subject = body.get("subject")
+                return _is_requester(str(body.get("id")), subject) and self._speaks_for(key, subject)
             case records.Withdrawal.TYPE:
                 by = body.get("by")
-                return key.role == "gateway" or _is_requester(key, str(body.get("intent")), by)
+                is_own = key.role == "gateway" or _is_requester(str(body.get("intent")), by)
+                return is_own and self._speaks_for(key, by)
             case records.Plan.TYPE | records.PlanFailed.TYPE | records.Claim.TYPE | records.Outcome.TYPE:
                 return bool(body.get("executor") == key.holder)
             case records.Decision.TYPE | records.Resolution.TYPE:
-                return bool(body.get("channel") == key.channel)
+                return _vouches(key, body)
             case _:
                 return True
 
+    def _speaks_for(self, key: Key, subject: object) -> bool:
+        """Whether the directory lets this key ask, or take back, in this subject's name (T12).
 
-def _is_requester(key: Key, intent_id: str, subject: object) -> bool:
+        An agent speaks by its own key, and by the gateways it lists. Persons have no keys of their own: a gateway that
+        may vouch for one of their logins authenticates them and signs.
+        """
+        if not isinstance(subject, dict):
+            return False
+        name, kind = str(subject.get("id")), subject.get("type")
+        if key.role != "gateway":
+            return kind == "agent" and key.holder == name
+        if kind == "agent":
+            return key.holder in self._gateways.get(name, frozenset())
+        return kind == "person" and not self._providers.get(name, frozenset()).isdisjoint(key.providers)
+
+
+def _vouches(key: Key, body: dict[str, Any]) -> bool:
+    """Whether this notifier's channel can have met this account, and seen this evidence of it (T12)."""
+    account, evidence = body.get("account"), body.get("evidence")
+    if key.channel is None or body.get("channel") != key.channel:
+        return False
+    if not isinstance(account, dict) or not isinstance(evidence, dict):
+        return False
+    provider, kind, issuer = account.get("provider"), evidence.get("kind"), evidence.get("issuer")
+    if provider not in key.providers or kind not in EVIDENCE_OF[key.channel]:
+        return False
+    # A login is its issuer's word about its own account; a chat names an issuer only as the account does.
+    return bool(issuer == provider or (issuer is None and kind != "oidc"))
+
+
+def _is_requester(intent_id: str, subject: object) -> bool:
     if not isinstance(subject, dict):
         return False
     try:
         requester = ids.requester_of(intent_id)
     except ids.IntentIdError:
         return False
-    if subject.get("id") != requester:
-        return False
-    # Persons have no keys of their own: the gateway authenticates them and signs.
-    return key.role == "gateway" or (subject.get("type") == "agent" and key.holder == requester)
+    return bool(subject.get("id") == requester)
 
 
-__all__ = ["MAY_SIGN", "Authority", "RecordError"]
+__all__ = ["EVIDENCE_OF", "MAY_SIGN", "Authority", "RecordError"]

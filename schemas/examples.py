@@ -249,6 +249,7 @@ GENESIS: Final = r.Genesis(realm=REALM, topic="keyturn.intents", partition=PARTI
 def _key(role: s.Role, holder: str) -> s.Key:
     one = signer(role)
     is_notifier = role == "notifier"
+    providers = (DECISION.account.provider,) if role in {"notifier", "gateway"} else ()
     return s.Key(
         keyid=one.keyid,
         public=one.public,
@@ -256,6 +257,7 @@ def _key(role: s.Role, holder: str) -> s.Key:
         holder=holder,
         channel=r.Channel.API if is_notifier else None,
         max_assurance=r.Assurance.IDENTITY if is_notifier else None,
+        providers=providers,
         valid_from=0,
     )
 
@@ -272,7 +274,7 @@ DIRECTORY: Final = s.Directory(
         s.Person(id="grace", name="Grace Hopper", accounts=(DECISION.account,)),
         s.Person(id="linus", name="Linus Pauling"),
     ),
-    agents=(s.Agent(id="export-bot", owners=("linus",), users=("ada",)),),
+    agents=(s.Agent(id="export-bot", owners=("linus",), users=("ada",), gateways=("gateway",)),),
     groups=(s.Group(id="sre", members=("ada", "grace")), s.Group(id="data-owners", is_synced=True)),
     rotas=("payments",),
     keys=(_key("root", "root"), _key("agent", "export-bot"), _key("core", "core"), _key("notifier", "api")),

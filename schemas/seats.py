@@ -5,9 +5,20 @@ own log time. No I/O, no clock.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
-from schemas.records import PendingApproval, Requirement, Seat
+from schemas.records import Assurance, PendingApproval, Requirement, Seat
 from schemas.snapshots import Directory, Roster
+
+OPERATORS: Final = Requirement(
+    seats=(Seat(of="group:operators", count=1),), assurance=Assurance.IDENTITY, within=24 * 3600
+)
+"""Who finds out about an act that policy permitted without people. `within` bounds nothing: an `unknown` waits."""
+
+
+def of_resolution(requirement: Requirement | None) -> Requirement:
+    """Whose word ends an `unknown`: anybody who could have been asked, or an operator where nobody was."""
+    return requirement if requirement is not None else OPERATORS
 
 
 def places(requirement: Requirement) -> tuple[str, ...]:

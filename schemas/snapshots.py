@@ -44,6 +44,9 @@ class Key(Part):
     #: Of a notifier: the one channel it vouches for, and how far.
     channel: Channel | None = None
     max_assurance: Assurance | None = None
+    #: Of a notifier or gateway: the account providers (OIDC issuers, Slack teams, Entra tenants) whose logins it may
+    #: vouch for. None are vouched for when it is empty.
+    providers: Annotated[tuple[Identifier, ...], Field(max_length=64)] = ()
     valid_from: Instant
     valid_until: Instant | None = None
 
@@ -51,6 +54,8 @@ class Key(Part):
     def _notifiers_name_their_channel(self) -> Self:
         if (self.role == "notifier") != (self.channel is not None and self.max_assurance is not None):
             raise ValueError("a notifier's key, and only that, names channel and max_assurance")
+        if self.providers and self.role not in {"notifier", "gateway"}:
+            raise ValueError("only a notifier's or a gateway's key names providers")
         return self
 
 
@@ -71,6 +76,8 @@ class Agent(Part):
     id: Name
     owners: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)]
     users: Annotated[tuple[Name, ...], Field(max_length=1024)] = ()
+    #: Holders of the gateways' keys that may sign in its name; no gateway may when it is empty.
+    gateways: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
     #: How many of its intents may wait at once.
     max_open: Annotated[int, Field(ge=1, le=10_000)] = 20
     #: How many of its intents may be admitted within a minute; no bound but `max_open` when absent.

@@ -291,22 +291,28 @@ def first_directory(realm: str, agents: Iterable[str], owners: Iterable[str], ke
     ]
     for agent in agents:
         lines += [f"  - id: {agent}", f"    owners: [{', '.join(owners)}]", "    users: []"]
+        lines += ["    gateways: []                      # holders of gateways' keys that may sign in its name"]
         lines += ["    max_open: 20                      # how many of its intents may wait at once"]
         lines += ["    max_per_minute: 60                # how many are admitted within a minute"]
         lines += ["    cool_down: 3600                   # seconds until what people denied may be asked again"]
     lines += [
         "",
-        "groups: []",
+        "groups:",
+        "  # Say what became of an act that policy permitted without people, when nobody knows (`keyturn resolve`).",
+        "  - {id: operators, members: []}",
         "  # - {id: sre, members: [ada, grace]}",
         "  # - {id: data-owners, is_synced: true}   # members come from the roster",
         "",
         "# Rotas that a roster may fill.",
         "rotas: []",
         "",
+        "# `providers`: whose accounts a notifier or a gateway vouches for (an OIDC issuer, a Slack team, an Entra tenant).",
+        "# Nobody can decide through a notifier, or ask through a gateway, whose list is empty.",
         "# A key that is left out is retired. `file` is relative to this file; `public: <base64>` does as well.",
         "keys:",
     ]
     for key in keys:
         channel = f", channel: {key.holder}" if key.role == "notifier" else ""
+        channel += ", providers: []" if key.role in {"notifier", "gateway"} else ""
         lines.append(f"  - {{role: {key.role}, holder: {key.holder}{channel}, file: {key.file}}}")
     return "\n".join([*lines, ""])

@@ -382,8 +382,8 @@ def _decider(case: Case) -> str | None:
     return people.decider(case.statement, case.world.directory)
 
 
-def _sits(case: Case, person: str) -> bool:
-    requirement = case.here.requirement
+def _sits(case: Case, person: str, requirement: Members | None = None) -> bool:
+    requirement = requirement if requirement is not None else case.here.requirement
     return requirement is not None and people.sits_anywhere(
         person, people.places(requirement), case.world.directory, case.world.roster, case.audit.log_time
     )
@@ -399,10 +399,10 @@ def _resolution(case: Case) -> Iterator[Objection]:
         return
     if person in life.circle:
         yield Objection("self_approval", "decision.self", f"{person} stands behind the requester")
-    if not _sits(case, person):
+    resolvers = life.requirement if life.requirement is not None else people.OPERATORS
+    if not _sits(case, person, resolvers):
         yield Objection("no_seat", "decision.seat", f"{person} has no say")
-    if life.requirement is not None:
-        yield from _assurance(case, life.requirement)
+    yield from _assurance(case, resolvers)
 
 
 # ---------------------------------------------------------------- acting, time

@@ -9,6 +9,8 @@ from .world import Directory, Roster
 
 FRESH_LOGIN_MS: Final = 60 * 60 * 1000
 CLOCK_SKEW_MS: Final = 30 * 1000
+OPERATORS: Final[Members] = {"seats": [{"of": "group:operators", "count": 1}], "assurance": "identity"}
+"""Who says what became of an act for which nobody was asked."""
 
 
 # ---------------------------------------------------------------- law 2

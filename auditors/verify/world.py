@@ -33,6 +33,8 @@ from .shapes import (
 TYPES: Final = {kind: f"keyturn.{kind}.v1" for kind in KINDS}
 GENESIS: Final = "keyturn.genesis.v1"
 DEFERRED_AT_MOST: Final = 64
+CHATS: Final = frozenset({"slack", "teams"})
+"""Channels that know who wrote, and have seen nobody log in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Key:
     holder: str
     channel: str | None
     max_assurance: str | None
+    #: Whose logins it may vouch for.
+    providers: frozenset[str]
     valid_from: int
     valid_until: int | None
 
@@ -66,6 +70,8 @@ class Agent:
 
     owners: frozenset[str]
     users: frozenset[str]
+    #: Holders of the gateways' keys that may sign in its name.
+    gateways: frozenset[str]
     is_active: bool
 
 
@@ -109,6 +115,7 @@ class Directory:
             agents[name] = Agent(
                 frozenset(texts(each, "owners")),
                 frozenset(texts(each, "users")),
+                frozenset(texts(each, "gateways")),
                 flag(each, "is_active", default=True),
             )
         groups: dict[str, Group] = {}
@@ -133,7 +140,34 @@ class Directory:
             or not signatures.fits(key.public, realm, statement.type, statement.value, statement.sig)
         ):
             return "bad_signature"
-        return None if _may_say(key, statement) else "not_entitled"
+        return None if self._may_say(key, statement) else "not_entitled"
+
+    def _may_say(self, key: Key, statement: Statement) -> bool:
+        """Whether this key's holder may say this very record: for whom it may ask, its executor, its channel's people."""
+        body = statement.body
+        match statement.type:
+            case "keyturn.intent.v1":
+                return _is_its_own(body.get("id"), body.get("subject")) and self._speaks_for(key, body.get("subject"))
+            case "keyturn.withdrawal.v1":
+                is_own = key.role == "gateway" or _is_its_own(body.get("intent"), body.get("by"))
+                return is_own and self._speaks_for(key, body.get("by"))
+            case "keyturn.plan.v1" | "keyturn.plan-failed.v1" | "keyturn.claim.v1" | "keyturn.outcome.v1":
+                return body.get("executor") == key.holder
+            case "keyturn.decision.v1" | "keyturn.resolution.v1":
+                return _has_met(key, body)
+            case _:
+                return True
+
+    def _speaks_for(self, key: Key, subject: object) -> bool:
+        """Whether the key may ask in this name: an agent's own, a gateway it lists, a gateway that knows a login."""
+        if not isinstance(subject, dict) or not isinstance(name := subject.get("id"), str):
+            return False
+        if subject.get("type") == "agent":
+            if key.role == "agent":
+                return key.holder == name
+            return name in self.agents and key.holder in self.agents[name].gateways
+        is_known = any(who == name and provider in key.providers for (provider, _), who in self.accounts.items())
+        return key.role == "gateway" and subject.get("type") == "person" and is_known
 
 
 def _key(members: Members) -> Key:
@@ -143,6 +177,7 @@ def _key(members: Members) -> Key:
         text(members, "holder"),
         maybe_text(members, "channel"),
         maybe_text(members, "max_assurance"),
+        frozenset(texts(members, "providers")),
         whole(members, "valid_from"),
         maybe_whole(members, "valid_until"),
     )
@@ -153,32 +188,30 @@ def _once(known: Mapping[str, object] | Mapping[tuple[str, str], object], name: 
         raise ShapeError(f"{what} {name} is listed twice")
 
 
-def _may_say(key: Key, statement: Statement) -> bool:
-    """Whether this key's holder may say this very record: its own intents, its own executor, its own channel."""
-    body = statement.body
-    match statement.type:
-        case "keyturn.intent.v1":
-            return _asks_for_itself(key, body.get("id"), body.get("subject"))
-        case "keyturn.withdrawal.v1":
-            return key.role == "gateway" or _asks_for_itself(key, body.get("intent"), body.get("by"))
-        case "keyturn.plan.v1" | "keyturn.plan-failed.v1" | "keyturn.claim.v1" | "keyturn.outcome.v1":
-            return body.get("executor") == key.holder
-        case "keyturn.decision.v1" | "keyturn.resolution.v1":
-            return key.channel is not None and body.get("channel") == key.channel
-        case _:
-            return True
+def _has_met(key: Key, body: Members) -> bool:
+    """Whether the channel of this key can have met that account: a provider it knows, and evidence it can have."""
+    account, evidence = body.get("account"), body.get("evidence")
+    if key.channel is None or body.get("channel") != key.channel:
+        return False
+    if not isinstance(account, dict) or not isinstance(evidence, dict):
+        return False
+    provider, kind = account.get("provider"), evidence.get("kind")
+    if provider not in key.providers:
+        return False
+    if key.channel in CHATS:
+        return kind == "chat" and evidence.get("issuer", provider) == provider
+    if kind == "oidc":
+        return evidence.get("issuer") == provider
+    return kind == "webauthn" and evidence.get("issuer", provider) == provider
 
 
-def _asks_for_itself(key: Key, intent_id: object, subject: object) -> bool:
+def _is_its_own(intent_id: object, subject: object) -> bool:
     if not isinstance(intent_id, str) or not isinstance(subject, dict):
         return False
     try:
-        requester = requester_of(intent_id)
+        return requester_of(intent_id) == subject.get("id")
     except ShapeError:
         return False
-    if subject.get("id") != requester:
-        return False
-    return key.role == "gateway" or (subject.get("type") == "agent" and key.holder == requester)
 
 
 @dataclass(frozen=True, slots=True)

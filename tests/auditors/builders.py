@@ -112,17 +112,25 @@ def _key(name: str, role: Any, holder: str, **more: Any) -> Key:
 
 def keys() -> tuple[Key, ...]:
     """One key a role."""
-    vouches = {"channel": Channel.API, "max_assurance": Assurance.IDENTITY}
+    vouches = {"channel": Channel.API, "max_assurance": Assurance.IDENTITY, "providers": (IDP,)}
     return (
         _key("builder", "agent", "builder"),
         _key("porter", "agent", "porter"),
-        _key("gateway", "gateway", "gateway"),
+        _key("gateway", "gateway", "gateway", providers=(IDP,)),
         _key("intake", "intake", "intake"),
         _key("core", "core", "core"),
         _key("s3", "executor", "s3"),
         _key("iam", "executor", "iam"),
         _key("api", "notifier", "api", **vouches),
-        _key("console", "notifier", "console", channel=Channel.CONSOLE, max_assurance=Assurance.CHANNEL),
+        _key(
+            "console",
+            "notifier",
+            "console",
+            channel=Channel.CONSOLE,
+            max_assurance=Assurance.CHANNEL,
+            providers=(IDP,),
+        ),
+        _key("slack", "notifier", "slack", channel=Channel.SLACK, max_assurance=Assurance.CHANNEL, providers=("T1",)),
         _key("sync", "roster", "sync"),
     )
 
@@ -151,12 +159,13 @@ def directory(**changes: Any) -> Directory:
             _person("hugo", is_active=False),
         ),
         "agents": (
-            Agent(id="builder", owners=("alice",), users=("gina",)),
-            Agent(id="porter", owners=("alice",), users=("gina",)),
+            Agent(id="builder", owners=("alice",), users=("gina",), gateways=("gateway",)),
+            Agent(id="porter", owners=("alice",), users=("gina",), gateways=("gateway",)),
         ),
         "groups": (
             Group(id="sre", members=("alice", "bob", "carol", "dave", "hugo")),
             Group(id="data", is_synced=True),
+            Group(id="operators", members=("erin", "alice")),
         ),
         "rotas": ("payments",),
         "keys": keys(),
@@ -514,7 +523,12 @@ class Trail:
             verdict=verdict,
             account=account(login),
             channel=channel,
-            evidence=Evidence(kind=kind, digest=hashlib.sha256(login.encode()).hexdigest(), auth_time=now // 1000 - 60),
+            evidence=Evidence(
+                kind=kind,
+                digest=hashlib.sha256(login.encode()).hexdigest(),
+                issuer=IDP,
+                auth_time=now // 1000 - 60,
+            ),
             card="c" * 64,
         )
         return self.feed("decisions", record, by, at=at, **lies)
@@ -558,7 +572,7 @@ class Trail:
             found=found,
             account=account(login),
             channel=Channel.API,
-            evidence=Evidence(kind="oidc", digest="e" * 64, auth_time=self.now // 1000),
+            evidence=Evidence(kind="oidc", digest="e" * 64, issuer=IDP, auth_time=self.now // 1000),
             reason="looked at the bucket",
             card="c" * 64,
         )

@@ -35,6 +35,7 @@ from schemas.snapshots import Directory, Policies
 from schemas.world import World
 from tests.auditors.builders import (
     HOUR,
+    IDP,
     ROOT,
     START,
     WEAKER,
@@ -1061,6 +1062,66 @@ def a_channel_vouches_for_anothers_click() -> tuple[Bundle, Any]:
         return with_directory(world, known.model_copy(update={"keys": keys}))
 
     return _after(trail, trail.say(trail.pending(), "bob", by="console", world=any_channel))
+
+
+def where_everybody_vouches_for_every_login(world: World) -> World:
+    known = world.directories[-1]
+    keys = tuple(
+        key.model_copy(update={"providers": (IDP,)}) if key.role in {"notifier", "gateway"} else key
+        for key in known.keys
+    )
+    return with_directory(world, known.model_copy(update={"keys": keys}))
+
+
+@attack(6, "statement.signature")
+def a_chats_key_vouches_for_an_identity_providers_account() -> tuple[Bundle, Any]:
+    trail = Trail().begin()
+    intent_id = trail.pending(action="s3.page")
+    lie = trail.say(
+        intent_id,
+        "bob",
+        by="slack",
+        channel=Channel.SLACK,
+        kind="chat",
+        world=where_everybody_vouches_for_every_login,
+    )
+    assert lie.refusal is None
+    return _after(trail, lie)
+
+
+@attack(6, "statement.signature")
+def a_gateways_key_asks_in_the_name_of_an_agent_that_does_not_list_it() -> tuple[Bundle, Any]:
+    trail = Trail().begin()
+    before = directory()
+    agents = tuple(agent.model_copy(update={"gateways": ()}) for agent in before.agents)
+    trail.change(successor(before, before, agents=agents))
+    classified = trail.classified(trail.intent(), by="gateway")
+    lie = trail.feed("classified", classified, "intake", world=lambda world: with_directory(world, before))
+    assert lie.refusal is None
+    return _after(trail, lie)
+
+
+@attack(6, "statement.signature")
+def a_gateways_key_asks_in_the_name_of_a_person_whose_login_it_cannot_see() -> tuple[Bundle, Any]:
+    trail = Trail().begin()
+    before = directory()
+    keys = tuple(key.model_copy(update={"providers": ()}) if key.role == "gateway" else key for key in before.keys)
+    trail.change(successor(before, before, keys=keys))
+    wish = trail.intent(agent="carol").model_copy(update={"subject": Subject(type="person", id="carol")})
+    classified = trail.classified(wish, by="gateway")
+    lie = trail.feed("classified", classified, "intake", world=where_everybody_vouches_for_every_login)
+    assert lie.refusal is None
+    return _after(trail, lie)
+
+
+@attack(2, "decision.self")
+def an_owner_who_is_an_operator_resolves_her_agents_automatic_act() -> tuple[Bundle, Any]:
+    trail = Trail().begin()
+    intent_id = trail.ask(action="s3.list")
+    trail.plan(intent_id)
+    trail.claim(intent_id)
+    trail.tick(trail.partition(intent_id), trail.now + HOUR // 2)
+    return _after(trail, trail.resolve(intent_id, "alice", row=without_circle))
 
 
 @attack(6, "statement.signature")

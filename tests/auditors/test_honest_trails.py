@@ -9,6 +9,7 @@ from schemas.snapshots import Policies
 from tests.auditors.builders import (
     CEDAR,
     HOUR,
+    IDP,
     START,
     Trail,
     account,
@@ -169,6 +170,17 @@ def unknown_and_resolved(trail: Trail) -> str:
     return intent_id
 
 
+def unknown_and_resolved_by_an_operator(trail: Trail) -> str:
+    intent_id = trail.ask(action="s3.list")
+    trail.plan(intent_id)
+    trail.claim(intent_id)
+    trail.tick(trail.partition(intent_id), trail.now + HOUR // 2)
+    trail.resolve(intent_id, "alice")
+    trail.resolve(intent_id, "carol")
+    trail.resolve(intent_id, "erin", "failed")
+    return intent_id
+
+
 def not_planned(trail: Trail) -> str:
     intent_id = trail.ask()
     trail.no_plan(intent_id)
@@ -315,7 +327,7 @@ def forgotten(trail: Trail) -> str:
         verdict=Verdict.APPROVE,
         account=account("bob"),
         channel=Channel.API,
-        evidence=Evidence(kind="oidc", digest="e" * 64, auth_time=trail.now // 1000),
+        evidence=Evidence(kind="oidc", digest="e" * 64, issuer=IDP, auth_time=trail.now // 1000),
         card="c" * 64,
     )
     answer = trail.feed("decisions", record, "api")
@@ -377,6 +389,7 @@ STORIES: dict[Callable[[Trail], str], Phase] = {
     unknown_and_observed: Phase.SUCCEEDED,
     unknown_and_a_late_word: Phase.FAILED,
     unknown_and_resolved: Phase.FAILED,
+    unknown_and_resolved_by_an_operator: Phase.FAILED,
     not_planned: Phase.REFUSED,
     reopened_at_the_claim: Phase.PENDING,
     denied_at_the_claim: Phase.DENIED,

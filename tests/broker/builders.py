@@ -121,7 +121,10 @@ PERSONS = (
     person("jon", is_active=False),
     person("kim"),
 )
-AGENTS = (Agent(id="bot", owners=("ada",), users=("ada", "ben"), max_open=3), Agent(id="old", owners=("ada",)))
+AGENTS = (
+    Agent(id="bot", owners=("ada",), users=("ada", "ben"), gateways=("gateway",), max_open=3),
+    Agent(id="old", owners=("ada",), gateways=("gateway",)),
+)
 GROUPS = (
     Group(id="sre", members=("ada", "ben", "cat", "dan", "eve", "fay", "jon")),
     Group(id="data", members=("dan", "gus", "hal")),
@@ -130,13 +133,13 @@ GROUPS = (
 KEYS = (
     key("bot", "agent", "bot"),
     key("old", "agent", "old"),
-    key("gateway", "gateway", "gateway"),
+    key("gateway", "gateway", "gateway", providers=(IDP,)),
     key("intake", "intake", "intake"),
     key("core", "core", "core"),
     key("s3", "executor", "s3"),
     key("iam", "executor", "iam"),
-    key("api", "notifier", "api", channel=Channel.API, max_assurance=Assurance.IDENTITY),
-    key("slack", "notifier", "slack", channel=Channel.SLACK, max_assurance=Assurance.CHANNEL),
+    key("api", "notifier", "api", channel=Channel.API, max_assurance=Assurance.IDENTITY, providers=(IDP,)),
+    key("slack", "notifier", "slack", channel=Channel.SLACK, max_assurance=Assurance.CHANNEL, providers=(SLACK,)),
 )
 DIRECTORY = Directory(version=1, persons=PERSONS, agents=AGENTS, groups=GROUPS, rotas=("night",), keys=KEYS)
 ROSTER = Roster(

@@ -48,7 +48,7 @@ def test_each_thing_out_of_order_has_its_own_refusal() -> None:
     assert refused(an_intent("s3.nothing")) is Refusal.UNKNOWN_ACTION
     assert refused(an_intent(properties={"bucket": 5})) is Refusal.BAD_PARAMETERS
     ghost = an_intent(requester="ghost", subject=Subject(type="agent", id="ghost"))
-    assert refused(ghost, by="gateway") is Refusal.UNKNOWN_AGENT
+    assert refused(ghost, by="gateway") is Refusal.NOT_ENTITLED
     nobody = an_intent(requester="jon", subject=Subject(type="person", id="jon"))
     assert refused(nobody, by="gateway") is Refusal.UNKNOWN_PERSON
 

@@ -37,12 +37,13 @@ from schemas.records import (
     Verdict,
     Withdrawal,
 )
-from schemas.snapshots import Directory, Manifests, Policies
+from schemas.snapshots import Directory, Group, Manifests, Policies
 from schemas.timing import LEADER_SKEW_MS
 from tests.broker.builders import (
     CEDAR,
     DAY,
     DIGEST,
+    GROUPS,
     HOUR,
     KEYS,
     LEASE,
@@ -389,7 +390,7 @@ def test_a_withdrawal_before_its_intent_pins_the_id() -> None:
 def test_only_the_requester_or_an_owner_can_withdraw_what_has_not_come() -> None:
     story = Story()
     assert story.withdraw("ben", "person").refusal is Refusal.UNKNOWN_INTENT
-    assert story.withdraw("ada", "agent", signed_by="gateway").refusal is Refusal.UNKNOWN_INTENT
+    assert story.withdraw("ada", "agent", signed_by="gateway").refusal is Refusal.NOT_ENTITLED
     assert story.row is None
     story.withdraw("ada", "person")
     assert story.phase is Phase.WITHDRAWN
@@ -536,7 +537,7 @@ def test_an_answer_to_another_question_never_counts(phase: Phase, verdict: Verdi
 @pytest.mark.parametrize("phase", [Phase.PENDING, Phase.APPROVED, Phase.EXECUTING])
 def test_an_unknown_inactive_or_misnamed_person_has_no_word(phase: Phase, verdict: Verdict) -> None:
     story = in_phase(phase)
-    stranger = AccountRef(provider="https://other.example", subject="dan")
+    stranger = AccountRef(provider=account("dan").provider, subject="stranger")
     assert story.says(verdict, "dan", account=stranger).refusal is Refusal.UNKNOWN_PERSON
     assert story.says(verdict, "jon").refusal is Refusal.UNKNOWN_PERSON
     assert story.says(verdict, "dan", person="eve").refusal is Refusal.UNKNOWN_PERSON
@@ -581,9 +582,10 @@ def test_a_click_in_a_chat_is_not_worth_a_login() -> None:
     assert story.approve("gus", channel=Channel.SLACK).refusal is Refusal.ASSURANCE_TOO_LOW
     stale = story.a_decision(Verdict.APPROVE, "gus").evidence.model_copy(update={"auth_time": T0 // 1000 - 3601})
     assert story.approve("gus", evidence=stale).refusal is Refusal.ASSURANCE_TOO_LOW
-    # What the channel's key may vouch for is the directory's word, not the decision's.
-    login = story.a_decision(Verdict.APPROVE, "gus").evidence
-    assert story.approve("gus", channel=Channel.SLACK, evidence=login).refusal is Refusal.ASSURANCE_TOO_LOW
+    # A chat has seen nobody log in, and no account but its own team's.
+    login = story.a_decision(Verdict.APPROVE, "gus")
+    assert story.approve("gus", channel=Channel.SLACK, evidence=login.evidence).refusal is Refusal.NOT_ENTITLED
+    assert story.approve("gus", channel=Channel.SLACK, account=login.account).refusal is Refusal.NOT_ENTITLED
     assert story.approve("gus").refusal is None
     assert story.phase is Phase.APPROVED
 
@@ -985,9 +987,31 @@ def test_who_resolves_is_judged_like_who_approves() -> None:
     assert story.resolve("gus").refusal is None
 
 
-def test_where_policy_asked_nobody_nobody_can_resolve() -> None:
+def with_operators(*members: str) -> Story:
+    """An automatic act whose outcome nobody knows, in a directory with these operators."""
+    story = unknown("s3.list", ())
+    story.becomes(Directory, groups=(*GROUPS, Group(id="operators", members=members)))
+    return story
+
+
+def test_where_policy_asked_nobody_an_operator_resolves() -> None:
+    story = with_operators("ada", "eve")
+    assert story.resolve("dan").refusal is Refusal.NO_SEAT
+    assert story.resolve("ada").refusal is Refusal.SELF_APPROVAL
+    assert story.resolve("eve", channel=Channel.SLACK).refusal is Refusal.ASSURANCE_TOO_LOW
+    assert story.resolve("eve", "failed").refusal is None
+    assert story.phase is Phase.FAILED
+
+
+def test_where_policy_asked_nobody_and_there_are_no_operators_nobody_resolves() -> None:
     story = unknown("s3.list", ())
     assert story.resolve("dan").refusal is Refusal.NO_SEAT
+
+
+def test_operators_resolve_nothing_that_people_were_asked_for() -> None:
+    story = unknown()
+    story.becomes(Directory, groups=(*GROUPS, Group(id="operators", members=("ivy",))))
+    assert story.resolve("ivy").refusal is Refusal.NO_SEAT
 
 
 # ---------------------------------------------------------------- law 6: fail closed

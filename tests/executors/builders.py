@@ -74,12 +74,12 @@ def person(name: str, *delegates: str, **more: Any) -> Person:
 KEYS: Final = (
     key("core", "core", "core"),
     key("intake", "intake", "intake"),
-    key("gateway", "gateway", "gateway"),
+    key("gateway", "gateway", "gateway", providers=(ISSUER,)),
     key("lamp", "executor", EXECUTOR),
     key("other", "executor", "other"),
     key("bot", "agent", "bot"),
-    key("api", "notifier", "api", channel=Channel.API, max_assurance=Assurance.IDENTITY),
-    key("slack", "notifier", "slack", channel=Channel.SLACK, max_assurance=Assurance.CHANNEL),
+    key("api", "notifier", "api", channel=Channel.API, max_assurance=Assurance.IDENTITY, providers=(ISSUER,)),
+    key("slack", "notifier", "slack", channel=Channel.SLACK, max_assurance=Assurance.CHANNEL, providers=("slack-T1",)),
 )
 
 DIRECTORY: Final = Directory(
@@ -92,7 +92,7 @@ DIRECTORY: Final = Directory(
         person("ken"),
         person("gone", is_active=False),
     ),
-    agents=(Agent(id="bot", owners=("ada",)),),
+    agents=(Agent(id="bot", owners=("ada",), gateways=("gateway",)),),
     groups=(
         Group(id="sre", members=("grace", "linus", "ada", "dora", "gone")),
         Group(id="data", members=("grace", "ken")),

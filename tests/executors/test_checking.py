@@ -1,5 +1,7 @@
 """The executor's own view of a grant: one thing wrong, and nobody acts."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +29,7 @@ from tests.executors.builders import (
     DIRECTORY,
     GRANTED,
     INSTANCE,
+    ISSUER,
     KEYS,
     ONE_SRE,
     OWN,
@@ -281,6 +284,15 @@ def test_a_yes_from_the_circle_does_not_spoil_the_others() -> None:
     assert verified.approvers == ("grace",)
 
 
+BY_CHAT: dict[str, Any] = {
+    "by": signer("slack"),
+    "channel": Channel.SLACK,
+    "account": account("grace", "slack-T1"),
+    "evidence": Evidence(kind="chat", digest="0" * 64),
+}
+"""Grace, in Slack."""
+
+
 def test_one_person_cannot_fill_two_seats() -> None:
     life = LIFE.but(requirement=TWO_SRE)
     assert why(judged(life.grant(life.yes("grace")))) is Check.SEATS
@@ -289,7 +301,7 @@ def test_one_person_cannot_fill_two_seats() -> None:
 
 def test_one_person_cannot_fill_two_seats_by_a_second_account() -> None:
     life = LIFE.but(requirement=TWO_SRE)
-    second = life.yes("linus", account=account("grace", "slack-T1"), person="linus")
+    second = life.yes("linus", person="linus", **BY_CHAT | {"account": account("grace", "slack-T1")})
     assert why(judged(life.grant(life.yes("grace"), second))) is Check.SEATS
 
 
@@ -354,13 +366,26 @@ def test_on_call_follows_the_newest_roster_known() -> None:
 
 
 def test_a_yes_of_too_little_assurance_does_not_count() -> None:
-    stale_login = Evidence(kind="oidc", digest="0" * 64, auth_time=ASKED // 1000 - 7200)
+    stale_login = Evidence(kind="oidc", digest="0" * 64, issuer=ISSUER, auth_time=ASKED // 1000 - 7200)
     assert why(judged(LIFE.grant(LIFE.yes("grace", evidence=stale_login)))) is Check.SEATS
 
 
 def test_a_chat_channel_cannot_vouch_for_more_than_itself() -> None:
-    vote = LIFE.yes("grace", by=signer("slack"), channel=Channel.SLACK)
+    vote = LIFE.yes("grace", **BY_CHAT)
     assert why(judged(LIFE.grant(vote))) is Check.SEATS
+
+
+def test_a_chats_key_cannot_vouch_for_an_identity_providers_account() -> None:
+    vote = LIFE.yes("grace", **BY_CHAT | {"account": account("grace")})
+    assert why(judged(LIFE.grant(vote))) is Check.VOTE
+
+
+def test_a_gateway_that_the_agent_does_not_list_cannot_have_asked() -> None:
+    life = LIFE.but(intent_by=signer("gateway"))
+    grant = life.grant(life.yes("grace"))
+    assert isinstance(judged(grant), Verified)
+    unlisted = tuple(each.model_copy(update={"gateways": ()}) for each in DIRECTORY.agents)
+    assert why(judged(grant, seen=world(next_directory(agents=unlisted)))) is Check.INTENT
 
 
 def test_a_notifier_cannot_speak_for_another_channel() -> None:

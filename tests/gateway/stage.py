@@ -60,8 +60,13 @@ def world_with(issuer: str) -> World:
         each.model_copy(update={"accounts": (AccountRef(provider=issuer, subject=f"sub-{each.id}"),)})
         for each in builders.PERSONS
     )
-    agents = (*builders.AGENTS, Agent(id="twin", owners=("ada",)))
-    keys = (*builders.KEYS, builders.key("twin", "agent", "twin"))
+    agents = (*builders.AGENTS, Agent(id="twin", owners=("ada",), gateways=("gateway",)))
+    # Everybody's logins are this issuer's: what vouches for logins vouches for these.
+    keys = tuple(
+        key.model_copy(update={"providers": (issuer,)}) if key.providers == (builders.IDP,) else key
+        for key in builders.KEYS
+    )
+    keys = (*keys, builders.key("twin", "agent", "twin"))
     return builders.changed(builders.a_world(), Directory, persons=persons, agents=agents, keys=keys)
 
 

@@ -31,7 +31,7 @@ from schemas.records import (
     Withdrawal,
 )
 from schemas.snapshots import Policies
-from tests.auditors.builders import CEDAR, HOUR, START, Trail, account, directory, signer, successor
+from tests.auditors.builders import CEDAR, HOUR, IDP, START, Trail, account, directory, signer, successor
 from tests.auditors.test_honest_trails import STORIES as HONEST
 
 PLAN_FORBIDDEN = CEDAR + '\n@id("much") forbid(principal, action, resource) when { context has plan };\n'
@@ -145,7 +145,7 @@ def about_nobody_knows_what(trail: Trail) -> None:
                 verdict=Verdict.APPROVE,
                 account=account("bob"),
                 channel=Channel.API,
-                evidence=Evidence(kind="oidc", digest=digest, auth_time=trail.now // 1000),
+                evidence=Evidence(kind="oidc", digest=digest, issuer=IDP, auth_time=trail.now // 1000),
                 card=digest,
             ),
         ),
@@ -234,7 +234,7 @@ def forgotten_by_a_tick(trail: Trail) -> None:
         verdict=Verdict.APPROVE,
         account=account("carol"),
         channel=Channel.API,
-        evidence=Evidence(kind="oidc", digest="e" * 64, auth_time=trail.now // 1000),
+        evidence=Evidence(kind="oidc", digest="e" * 64, issuer=IDP, auth_time=trail.now // 1000),
         card="c" * 64,
     )
     trail.feed("decisions", late, "api")

@@ -78,15 +78,15 @@ def directory(issuer: str = ISSUER) -> Directory:
             Person(id=name, name=full, accounts=(account(name, issuer),), is_active=name != "eve")
             for name, full in people.items()
         ),
-        agents=(Agent(id="bot", owners=("dev",), users=("dev",)),),
+        agents=(Agent(id="bot", owners=("dev",), users=("dev",), gateways=("gateway",)),),
         groups=(Group(id="sre", members=("ana", "ben", "dev", "eve")),),
         keys=(
             key(AGENT, "agent", "bot"),
-            key(GATEWAY, "gateway", "gateway"),
+            key(GATEWAY, "gateway", "gateway", providers=(issuer,)),
             key(INTAKE, "intake", "intake"),
             key(CORE, "core", "core"),
             key(S3, "executor", "s3"),
-            key(API, "notifier", "api", channel=Channel.API, max_assurance=Assurance.IDENTITY),
+            key(API, "notifier", "api", channel=Channel.API, max_assurance=Assurance.IDENTITY, providers=(issuer,)),
         ),
     )
 

@@ -5,10 +5,11 @@ import pytest
 from schemas import examples, signing
 from schemas.authority import MAY_SIGN, Authority
 from schemas.record import Record, Statement, state
-from schemas.records import Channel, Intent, Refusal, Subject, Withdrawal
-from schemas.snapshots import Directory, Key, Role
+from schemas.records import AccountRef, Channel, Evidence, Intent, Refusal, Subject, Withdrawal
+from schemas.snapshots import Key, Role
 
 REALM, NOON = examples.REALM, examples.NOON
+ISSUER, DIRECTORY = "https://login.example.com", examples.DIRECTORY
 HOLDERS: dict[str, str] = {"agent": "export-bot", "executor": "s3", "notifier": "api"}
 ROLES: tuple[Role, ...] = (
     "root",
@@ -27,6 +28,8 @@ ROLES: tuple[Role, ...] = (
 def key(role: Role, **more: Any) -> Key:
     one = examples.signer(role)
     vouches = {"channel": "api", "max_assurance": "identity"} if role == "notifier" else {}
+    if role in {"notifier", "gateway"}:
+        vouches |= {"providers": (ISSUER,)}
     members = {
         "keyid": one.keyid,
         "public": one.public,
@@ -38,7 +41,7 @@ def key(role: Role, **more: Any) -> Key:
 
 
 def authority(*keys: Key) -> Authority:
-    return Authority(REALM, Directory(version=1, keys=keys or tuple(key(role) for role in ROLES)))
+    return Authority(REALM, DIRECTORY.model_copy(update={"keys": keys or tuple(key(role) for role in ROLES)}))
 
 
 ALL = authority()
@@ -128,5 +131,75 @@ def test_the_gateway_speaks_for_persons_and_for_agents_without_keys() -> None:
     person = examples.INTENT_ID.replace("export-bot", "ada")
     assert ALL.refuses(signed(intent(id=person, subject=Subject(type="person", id="ada")), "gateway"), NOON) is None
     assert ALL.refuses(signed(examples.INTENT, "gateway"), NOON) is None
-    owner = Withdrawal(intent=examples.INTENT_ID, by=Subject(type="person", id="linus"))
+    owner = Withdrawal(intent=examples.INTENT_ID, by=Subject(type="person", id="ada"))
     assert ALL.refuses(signed(owner, "gateway"), NOON) is None
+
+
+def listed(**changes: Any) -> Authority:
+    """The examples' directory, with its one agent changed."""
+    agent = examples.DIRECTORY.agents[0].model_copy(update=changes)
+    keys = tuple(key(role) for role in ROLES)
+    return Authority(REALM, examples.DIRECTORY.model_copy(update={"agents": (agent,), "keys": keys}))
+
+
+@pytest.mark.parametrize("gateways", [(), ("another",)])
+def test_a_gateway_that_an_agent_does_not_list_says_nothing_in_its_name(gateways: tuple[str, ...]) -> None:
+    one = listed(gateways=gateways)
+    taken_back = Withdrawal(intent=examples.INTENT_ID, by=Subject(type="agent", id="export-bot"))
+    for record in (examples.INTENT, taken_back):
+        assert one.refuses(signed(record, "gateway"), NOON) is Refusal.NOT_ENTITLED
+        assert one.refuses(signed(record, "agent"), NOON) is None
+
+
+@pytest.mark.parametrize("providers", [(), ("https://other.example",)])
+def test_a_gateway_says_nothing_for_a_person_whose_login_it_cannot_have_seen(providers: tuple[str, ...]) -> None:
+    one = authority(key("gateway", providers=providers))
+    ada = Subject(type="person", id="ada")
+    asked = intent(id=examples.INTENT_ID.replace("export-bot", "ada"), subject=ada)
+    for record in (asked, Withdrawal(intent=examples.INTENT_ID, by=ada)):
+        assert one.refuses(signed(record, "gateway"), NOON) is Refusal.NOT_ENTITLED
+
+
+def test_a_gateway_says_nothing_for_a_person_without_a_login() -> None:
+    owner = Withdrawal(intent=examples.INTENT_ID, by=Subject(type="person", id="linus"))
+    assert ALL.refuses(signed(owner, "gateway"), NOON) is Refusal.NOT_ENTITLED
+
+
+CHAT = Evidence(kind="chat", digest="0" * 64)
+OIDC = Evidence(kind="oidc", digest="0" * 64, issuer=ISSUER, auth_time=1)
+
+
+@pytest.mark.parametrize(
+    ("channel", "provider", "evidence", "counts"),
+    [
+        ("slack", "T1", CHAT, True),
+        ("slack", "T1", CHAT.model_copy(update={"issuer": "T1"}), True),
+        ("slack", "T1", CHAT.model_copy(update={"issuer": "T2"}), False),
+        ("slack", "T2", CHAT, False),
+        ("slack", ISSUER, CHAT, False),
+        ("slack", ISSUER, OIDC, False),
+        ("slack", "T1", OIDC.model_copy(update={"issuer": "T1"}), False),
+        ("teams", "T1", CHAT, True),
+        ("teams", ISSUER, OIDC, False),
+        ("api", ISSUER, OIDC, False),
+        ("api", "T1", OIDC, False),
+        ("api", "T1", OIDC.model_copy(update={"issuer": "T1"}), True),
+        ("api", "T1", OIDC.model_copy(update={"issuer": None}), False),
+        ("api", "T1", CHAT, False),
+        ("console", "T1", OIDC.model_copy(update={"issuer": "T1"}), True),
+        ("console", "T1", CHAT, False),
+    ],
+)
+@pytest.mark.parametrize("record", [examples.DECISION, examples.RESOLUTION], ids=lambda one: one.TYPE)
+def test_a_channels_key_vouches_for_its_own_providers_logins_alone(
+    record: Record, channel: str, provider: str, evidence: Evidence, counts: bool
+) -> None:
+    one = authority(key("notifier", channel=channel, providers=("T1",)))
+    account = AccountRef(provider=provider, subject="grace@example.com")
+    said = record.model_copy(update={"channel": Channel(channel), "account": account, "evidence": evidence})
+    assert one.refuses(signed(said, "notifier"), NOON) is (None if counts else Refusal.NOT_ENTITLED)
+
+
+def test_a_notifier_whose_key_names_no_provider_vouches_for_nobody() -> None:
+    one = authority(key("notifier", providers=()))
+    assert one.refuses(signed(examples.DECISION, "notifier"), NOON) is Refusal.NOT_ENTITLED

@@ -1099,8 +1099,8 @@ TRANSITIONS: Final = (
                _to(_P.SUCCEEDED, _P.FAILED, _P.PLANNING, _P.EXECUTING, _P.DENIED, _P.WITHDRAWN, _P.REVOKED)),
     Transition(_to(_P.UNKNOWN), Outcome, "a late word of the grant's instance, or an observation citing the unknown",
                _found_out, _to(_P.SUCCEEDED, _P.FAILED, _P.UNKNOWN)),
-    Transition(_to(_P.UNKNOWN), Resolution, "by people of the requirement (operators if none), outside the circle", _resolved,
-               _to(_P.SUCCEEDED, _P.FAILED)),
+    Transition(_to(_P.UNKNOWN), Resolution, "by people of the requirement (operators if none), outside the circle",
+               _resolved, _to(_P.SUCCEEDED, _P.FAILED)),
 )  # fmt: skip
 """Everything that can move an intent. What is not listed is refused."""
 

@@ -306,7 +306,7 @@ def first_directory(realm: str, agents: Iterable[str], owners: Iterable[str], ke
         "# Rotas that a roster may fill.",
         "rotas: []",
         "",
-        "# `providers`: whose accounts a notifier or a gateway vouches for (an OIDC issuer, a Slack team, an Entra tenant).",
+        "# `providers`: whose accounts a notifier or a gateway vouches for: OIDC issuers, Slack teams, Entra tenants.",
         "# Nobody can decide through a notifier, or ask through a gateway, whose list is empty.",
         "# A key that is left out is retired. `file` is relative to this file; `public: <base64>` does as well.",
         "keys:",

@@ -143,7 +143,7 @@ class Directory:
         return None if self._may_say(key, statement) else "not_entitled"
 
     def _may_say(self, key: Key, statement: Statement) -> bool:
-        """Whether this key's holder may say this very record: for whom it may ask, its executor, its channel's people."""
+        """Whether this key's holder may say this very record: whom it may ask for, its executor, its channel."""
         body = statement.body
         match statement.type:
             case "keyturn.intent.v1":

@@ -23,6 +23,7 @@ from schemas.records import (
     Redrive,
     Requirement,
     Resolution,
+    Restore,
     Skip,
     Tick,
     Withdrawal,
@@ -170,9 +171,21 @@ def _said_by(statement: Statement) -> Iterator[str]:
             yield f"{outcome.result.value}{observed}, under grant {outcome.grant}"
             if outcome.receipt is not None:
                 yield f"receipt: {quoted(outcome.receipt.summary)}; {len(outcome.receipt.changes)} changes"
+        case Skip.TYPE | Restore.TYPE | Redrive.TYPE:
+            yield from _operated(statement)
+        case _:
+            return
+
+
+def _operated(statement: Statement) -> Iterator[str]:
+    """What an operator said."""
+    match statement.type:
         case Skip.TYPE:
             skip = statement.read(Skip)
             yield f"declares {quoted(skip.topic)}/{skip.partition}/{skip.position} lost, goes on at {skip.until}"
+        case Restore.TYPE:
+            restore = statement.read(Restore)
+            yield f"declares the realm restored at {restore.head.seq} of chain core-{restore.partition}"
         case Redrive.TYPE:
             again = statement.read(Redrive)
             place = f"{quoted(again.source.topic)}/{again.source.partition}/{again.source.offset}"

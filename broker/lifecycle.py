@@ -64,6 +64,7 @@ SPARE_VOTES: Final = 32
 """Yeses kept though they fill no further seat: they help when a seat is lost later. Above it, only those that fill."""
 MAX_ROW_BYTES: Final = 384 * 1024
 """A row this large takes nothing that makes it grow; the rest of a record's 512 KiB is for its end."""
+RESTORED: Final = "asked before the realm was restored, and may have been done since: look there, and ask anew"
 REASON_BYTES: Final = 6 * 1024
 """Of a reason as JSON, where a control character takes six: whatever repeats it has a cap of its own."""
 
@@ -189,6 +190,7 @@ def _judged(case: _Case, name: str) -> Step:
     try:
         _require_this_row(case)
         _require_fresh_id(case)
+        _require_since_restore(case)
         step = _transition(case).move(case)
         _require_room(event, step)
     except _Refused as refused:
@@ -249,6 +251,17 @@ def _require_fresh_id(case: _Case) -> None:
             raise _Refused(Refusal.MALFORMED, str(exc)) from exc
         if not is_fresh:
             raise _Refused(Refusal.ID_OUT_OF_WINDOW, "the id's time is outside the window at this log time")
+
+
+def _require_since_restore(case: _Case) -> None:
+    """Law 4: what was asked before a restore may have been done since; it opens no life, and what waits only ends."""
+    row, record = case.row, case.event.record
+    intent_id = intent_id_of(record)
+    if intent_id is None or not case.world.is_from_before(intent_id):
+        return
+    only_ends = isinstance(record, ClassifiedIntent | ForwardedWithdrawal)
+    if row is None or (row.phase in _WAITING and not only_ends):
+        raise _Refused(Refusal.ID_OUT_OF_WINDOW, RESTORED)
 
 
 def _transition(case: _Case) -> Transition:
@@ -712,6 +725,8 @@ def _may_withdraw(withdrawal: Withdrawal, world: World) -> bool:
 def _expired(case: _Case) -> Step:
     """Planning, pending, approved, tick: the deadline has passed for every leader's clock."""
     row, event = case.here, case.event
+    if case.world.is_from_before(row.intent_id):
+        return _ended(row, event, Phase.EXPIRED, "intent.expired", RESTORED)
     _require_due(row, event)
     return _ended(
         row, event, Phase.EXPIRED, "intent.expired", "nobody decided in time" if row.question else "no plan in time"

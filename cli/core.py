@@ -50,6 +50,19 @@ class Answered:
     is_answered: bool
 
 
+@dataclass(frozen=True, slots=True)
+class RestoreAnswered:
+    """What one core partition made of it."""
+
+    core: int
+    #: Where its chain stood.
+    seq: int
+    #: None: no answer yet.
+    refusal: str | None
+    reason: str | None
+    is_answered: bool
+
+
 @app.callback()
 def _noun() -> None:
     """What to do when the core has stopped by name."""
@@ -102,6 +115,71 @@ def _parsed(place: str) -> "tuple[Topic, int, int]":
         known = ", ".join(topic.name for topic in SKIPPABLE)
         raise typer.BadParameter(f"TOPIC/PARTITION/OFFSET, with a topic of {known}", param_hint="place")
     return topic, int(partition), int(rest)
+
+
+@app.command()
+def restored(
+    reason: Annotated[str, typer.Option("--reason", help="What was put back, to when and why, for the trail.")],
+    directory: Folder = None,
+    *,
+    root_key: Annotated[
+        Path | None, typer.Option("--root-key", help="The root key's file; by default keys/root.key of the folder.")
+    ] = None,
+    wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for the core's answer.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Kafka was put back to an earlier state: before any role starts, declare that nothing from before leads to an act.
+
+    Whatever waits then ends as expired, and ids of before are refused (ADR 0015).
+    """
+    from schemas.record import PROSE_CHARACTERS
+    from streams.realm import settings_for
+    from streams.settings import read_signer
+
+    if not 0 < len(reason.strip()) <= PROSE_CHARACTERS:
+        raise typer.BadParameter(f"1 to {PROSE_CHARACTERS} characters", param_hint="--reason")
+    key = root_key or (directory / "keys" / "root.key" if directory is not None else None)
+    if key is None:
+        raise typer.BadParameter("without --dir it must be named", param_hint="--root-key")
+    done = asyncio.run(_restored(settings_for(directory, "operator"), read_signer(key), reason.strip(), wait))
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in done], indent=2))
+    else:
+        for each in done:
+            typer.echo(_told_restored(each))
+    if any(each.refusal is not None for each in done):
+        raise typer.Exit(1)
+    if not all(each.is_answered for each in done):
+        raise typer.Exit(TRY_AGAIN)
+
+
+async def _restored(settings: "Settings", signer: "Signer", reason: str, wait: float) -> list[RestoreAnswered]:
+    from schemas.records import ChainHead, Restore
+    from streams.operations import Operator
+
+    at = time.time_ns() // 1_000_000
+    async with Operator(settings) as operator:
+        said = {}
+        for core in range(await operator.partitions()):
+            progress = await operator.progress(core)
+            head = progress.head if progress is not None else ChainHead()
+            restore = Restore(partition=core, head=head, at=at, reason=reason)
+            said[core] = head.seq, await operator.say(restore, core, signer)
+        done = []
+        for core, (seq, source) in said.items():
+            audit = await operator.answer(source, at - CLOCK_MS, wait)
+            refusal = audit.refusal.value if audit is not None and audit.refusal is not None else None
+            why = audit.reason if audit is not None else None
+            done.append(RestoreAnswered(core, seq, refusal, why, audit is not None))
+        return done
+
+
+def _told_restored(each: RestoreAnswered) -> str:
+    if not each.is_answered:
+        return f"core-{each.core}: declared restored at {each.seq}; its core heeds it first of all when it starts"
+    if each.refusal is not None:
+        return f"core-{each.core}: refused, {each.refusal}: {each.reason}"
+    return f"core-{each.core}: restored at {each.seq}; what was asked before leads to no act"
 
 
 async def _declare(

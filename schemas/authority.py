@@ -40,6 +40,7 @@ MAY_SIGN: Final[dict[str, frozenset[Role]]] = {
     records.Redrive.TYPE: frozenset({"operator"}),
     # And the core takes it from a pinned root key only.
     records.Skip.TYPE: frozenset({"root"}),
+    records.Restore.TYPE: frozenset({"root"}),
     records.Genesis.TYPE: frozenset({"root"}),
     snapshots.Directory.TYPE: frozenset({"root"}),
     snapshots.Policies.TYPE: frozenset({"root"}),

@@ -236,6 +236,12 @@ QUARANTINED: Final = r.Quarantined(
 SKIP: Final = r.Skip(
     topic="classified", partition=PARTITION, position=20, until=23, reason="the disk of broker 2 burnt; see INC-7"
 )
+RESTORE: Final = r.Restore(
+    partition=PARTITION,
+    head=r.ChainHead(seq=41, digest="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"),
+    at=NOON,
+    reason="volumes put back to the snapshot of 02:00; see INC-9",
+)
 REDRIVE: Final = r.Redrive(
     source=source("intents", 19),
     sha256=QUARANTINED.sha256,
@@ -342,6 +348,7 @@ TOLD_BY: Final[tuple[tuple[Record, str], ...]] = (
     (AUDIT, "core"),
     (QUARANTINED, "intake"),
     (SKIP, "root"),
+    (RESTORE, "root"),
     (REDRIVE, "operator"),
     (GENESIS, "root"),
     (DIRECTORY, "root"),

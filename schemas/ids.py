@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+from schemas.timing import LEADER_SKEW_MS
+
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALUES: Final = {char: value for value, char in enumerate(_CROCKFORD)}
 _INTENT_ID: Final = re.compile(r"(?P<requester>[a-z0-9][a-z0-9_-]{0,62})\.(?P<ulid>[0-7][0-9A-HJKMNP-TV-Z]{25})")
@@ -50,6 +52,14 @@ def is_within_window(text: str, log_time: int) -> bool:
     """Whether an id is fresh at the log time of its record (DESIGN: 24 h before to 5 min after)."""
     at_ms = split(text)[1]
     return log_time - WINDOW_BEFORE_MS <= at_ms <= log_time + WINDOW_AFTER_MS
+
+
+def restored_to(log_time: int, said_at: int) -> int:
+    """Up to which id time everything may be from before a restore of that log time, said at that time (law 4).
+
+    An id may be ahead of the log by the window, and partition leaders may differ.
+    """
+    return max(log_time, said_at) + WINDOW_AFTER_MS + LEADER_SKEW_MS
 
 
 def is_forgettable(text: str, ended_at: int, now: int) -> bool:

@@ -731,6 +731,8 @@ class Progress(Record):
     numbers: dict[Identifier, Count]
     versions: Versions
     log_time: Instant
+    #: Ids of this time and before lead to no act: the log was restored. Absent where it never was.
+    restored_to: Instant | None = None
 
 
 class AuditRecord(Record):
@@ -820,6 +822,21 @@ class Skip(Record):
     position: Count
     #: Where it goes on. Below `position` when the log was cut at its end.
     until: Count
+    reason: Annotated[Prose, Field(min_length=1)]
+
+
+class Restore(Record):
+    """The log went back to an earlier state: nothing from before leads to an act. Root-signed. Topic `operations`."""
+
+    TYPE: ClassVar[str] = "keyturn.restore.v1"
+    MAX_BYTES: ClassVar[int] = 16 * 1024
+
+    #: The core partition it is for.
+    partition: Count
+    #: Where its chain stands: what is said of another state of the log counts nowhere.
+    head: ChainHead
+    #: When it was said, by the clock of whoever said it: the log's own may have been put back.
+    at: Instant
     reason: Annotated[Prose, Field(min_length=1)]
 
 

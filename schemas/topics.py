@@ -174,11 +174,12 @@ TICKS: Final = _topic(
 )
 OPERATIONS: Final = _topic(
     "operations",
-    "what operators do about lost inputs and set aside records",
+    "what operators do about lost inputs, set aside records and a restored log",
     _C.DELETE,
     {_P.OPERATOR},
     {_P.CORE, _P.AUDITOR, _P.OPERATOR},
     _r.Skip,
+    _r.Restore,
     _r.Redrive,
     days=30,
     is_input=True,

@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Final
 
+from schemas import ids
 from schemas.authority import Authority
 from schemas.record import RecordError, Statement
 from schemas.records import Refusal, Versions
@@ -51,6 +52,8 @@ class World:
     #: Rosters that may still come into force, with their log times: the directory that lists their key, or the
     #: version before them, has not been read yet.
     deferred: tuple[tuple[Statement, int], ...] = ()
+    #: Ids of this time and before may be from before a restore: nothing of theirs leads to an act. 0: never restored.
+    restored_to: int = 0
 
     @property
     def directory(self) -> Directory | None:
@@ -96,6 +99,14 @@ class World:
         # The log may step back: the first version that came later ends the search, whatever lies behind it.
         before = sum(1 for _ in takewhile(lambda since: since < earliest, self.directories_since))
         return max(min(before, cited), 1)
+
+    def restored(self, until: int) -> "World":
+        """The world after a restore: ids up to `until` lead to no act. It never goes back."""
+        return replace(self, restored_to=max(self.restored_to, until))
+
+    def is_from_before(self, intent_id: str) -> bool:
+        """Law 4: whether this id may have been seen, and acted on, before the log was restored."""
+        return ids.split(intent_id)[1] <= self.restored_to
 
     def with_snapshot(self, statement: Statement, log_time: int) -> "World":
         """The world after this signed snapshot. SnapshotError, and no change, when it does not come into force.

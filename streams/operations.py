@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from schemas import envelope, topics
 from schemas.record import RecordError
-from schemas.records import AuditRecord, Progress, Quarantined, Redrive, Skip, Source
+from schemas.records import AuditRecord, Progress, Quarantined, Redrive, Restore, Skip, Source
 from schemas.signing import Signer
 from schemas.topics import PROGRESS_KEY, Topic
 from streams import connection, holes, reading
@@ -135,11 +135,15 @@ class Operator:
 
     # ------------------------------------------------------------ doing
 
-    async def say(self, record: Skip | Redrive, core: int, signer: Signer) -> Source:
+    async def say(self, record: Skip | Redrive | Restore, core: int, signer: Signer) -> Source:
         """Put it on `operations`, for one core partition; where it stands."""
-        about = record.source if isinstance(record, Redrive) else record
-        offset = about.offset if isinstance(about, Source) else about.position
-        key = KEY.format(topic=about.topic, partition=about.partition, offset=offset)
+        match record:
+            case Skip():
+                key = KEY.format(topic=record.topic, partition=record.partition, offset=record.position)
+            case Redrive(source=source):
+                key = KEY.format(topic=source.topic, partition=source.partition, offset=source.offset)
+            case Restore():
+                key = f"core-{record.partition}/{record.head.seq}"
         sealed = envelope.seal(record, key, signer, self._settings.realm, source=SOURCE)
         async with Speaker(self._settings) as speaker:
             return await speaker.say(self._names.of(topics.OPERATIONS), core, sealed)

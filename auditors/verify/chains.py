@@ -6,15 +6,32 @@ from typing import Final
 
 from .findings import Fault, Report
 from .inputs import Raw
-from .life import LEADER_SKEW_MS
+from .life import LEADER_SKEW_MS, restored_to
 from .lines import INPUTS, WORLD
 from .lives import Lives
-from .shapes import Audit, Place, ShapeError, Statement, Versions, require_form, text, whole
+from .shapes import (
+    Audit,
+    Place,
+    ShapeError,
+    Statement,
+    Versions,
+    maybe_text,
+    part,
+    require_form,
+    text,
+    whole,
+)
 from .world import TYPES, Broken, ChainWorld, Shelf, Snapshot
 
 CHAIN: Final = re.compile(r"core-(0|[1-9][0-9]{0,5})")
 KEY: Final = re.compile(r"(core-(?:0|[1-9][0-9]{0,5}))/([1-9][0-9]{0,15})")
 """The key of a record: `<chain>/<seq>`."""
+OPERATIONS: Final = {
+    "input.skipped": "keyturn.skip.v1",
+    "input.redriven": "keyturn.redrive.v1",
+    "realm.restored": "keyturn.restore.v1",
+}
+"""What operators say, by the event it is on the trail."""
 REPLICA_LAG_MS: Final = 30_000
 """Kafka's `replica.lag.time.max.ms`: a replica that is slower no longer holds an acknowledgement up."""
 BEFORE_CLAIM: Final = frozenset({*WORLD, "classified", "decisions"})
@@ -71,7 +88,7 @@ class Chains:
                 pass
             case "input.quarantined":
                 self._quarantined(audit, here)
-            case "input.skipped" | "input.redriven":
+            case "input.skipped" | "input.redriven" | "realm.restored":
                 self._operated(audit, here)
             case _:
                 self._raw.compare(audit)
@@ -233,7 +250,7 @@ class Chains:
             self._report.refusals[audit.refusal] += 1
             return
         statement = audit.statement
-        kind = "keyturn.skip.v1" if audit.event == "input.skipped" else "keyturn.redrive.v1"
+        kind = OPERATIONS[audit.event]
         if statement is None or statement.type != kind:
             self._fault(audit, "statement.malformed", f"{audit.event} without its {kind}")
             return
@@ -244,6 +261,8 @@ class Chains:
             return
         if kind == "keyturn.skip.v1":
             self._skipped(audit, statement, here)
+        elif kind == "keyturn.restore.v1":
+            self._restored(audit, statement, here)
         elif here.is_whole and here.world.directory.refuses(statement, audit.log_time, here.world.realm) is not None:
             self._fault(audit, "statement.signature", "not signed by an operator of the directory")
 
@@ -268,6 +287,25 @@ class Chains:
         self._report.note(
             f"{audit.chain}/{audit.seq}: a root key declared {topic}/{partition}/{position} lost, on at {until}: "
             f"{(audit.reason or '')[:200]}"
+        )
+
+    def _restored(self, audit: Audit, statement: Statement, here: _Chain) -> None:
+        """Law 4: from here on what was asked before leads to no act; a root key says so of this chain as it stands."""
+        if not self._shelf.is_root_signed(statement):
+            self._fault(audit, "statement.signature", f"restored by {statement.keyid}, which is no root key")
+        body = statement.body
+        head = part(body, "head")
+        said = (
+            f"core-{whole(body, 'partition')}",
+            whole(head, "seq") if "seq" in head else 0,
+            maybe_text(head, "digest"),
+        )
+        if said != (audit.chain, audit.seq - 1, audit.prev):
+            self._fault(audit, "realm.restored", f"said of {said[0]}/{said[1]}, and counted at {audit.seq}")
+        here.world.restored_to = max(here.world.restored_to, restored_to(audit.log_time, whole(body, "at")))
+        self._report.note(
+            f"{audit.chain}/{audit.seq}: a root key declared the realm restored; ids up to "
+            f"{here.world.restored_to} lead to no act: {(audit.reason or '')[:200]}"
         )
 
     def _require_versions(self, audit: Audit, here: _Chain) -> None:

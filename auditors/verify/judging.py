@@ -118,6 +118,8 @@ EVENTS: Final[dict[str, frozenset[str]]] = {
 }
 """Type of input -> the events it can be when it counts."""
 
+WAITING: Final = frozenset({"planning", "pending", "approved"})
+
 UNCHECKABLE: Final = frozenset({"bad_parameters", "overloaded", "cool_down", "malformed"})
 """Refusals of an admission that rest on JSON Schema, on counting, or on the checked program's own reading."""
 
@@ -183,7 +185,7 @@ def objections(case: Case) -> list[Objection]:
 
 def outright(case: Case) -> list[Objection]:
     """What speaks against hearing it at all: its key, its signature, an id from another time."""
-    return list(_authority(case))
+    return [*_authority(case), *_restored(case)]
 
 
 def _authority(case: Case) -> Iterator[Objection]:
@@ -197,6 +199,16 @@ def _authority(case: Case) -> Iterator[Objection]:
     intent = case.audit.intent
     if case.life is None and intent is not None and not lives.is_fresh(time_of(intent), case.audit.log_time):
         yield Objection("id_out_of_window", "life.window", f"{intent} at {case.audit.log_time}")
+
+
+def _restored(case: Case) -> Iterator[Objection]:
+    """Law 4: what was asked before a restore may have been done since; it opens no life, and what waits only ends."""
+    intent = case.audit.intent
+    if intent is None or time_of(intent) > case.world.restored_to:
+        return
+    is_waiting = case.phase in WAITING and case.statement.type not in {CLASSIFIED, WITHDRAWAL, TICK}
+    if case.phase is None or is_waiting:
+        yield Objection("id_out_of_window", "life.restored", f"{intent} is from before the restore")
 
 
 def _unlisted(case: Case) -> Iterator[Objection]:
@@ -438,6 +450,8 @@ def _outcome(case: Case) -> Iterator[Objection]:
 
 def _tick(case: Case) -> Iterator[Objection]:
     life, at = case.here, case.audit.log_time
+    if life.phase in WAITING and time_of(life.intent) <= case.world.restored_to:
+        return  # whatever waited when the realm was restored ends with the next tick
     due = life.settled_at if life.phase == "executing" else life.expires_at
     if due is None or at <= due + LEADER_SKEW_MS:
         yield Objection("wrong_phase", "tick.early", f"a tick of {at}; due after {due} + {LEADER_SKEW_MS}")

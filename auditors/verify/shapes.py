@@ -345,6 +345,7 @@ FORMS: Final[dict[str, tuple[str, str]]] = {
     "keyturn.resolution.v1": ("intent grant found account channel evidence reason card", "person"),
     "keyturn.tick.v1": ("partition number", ""),
     "keyturn.skip.v1": ("topic partition position until reason", ""),
+    "keyturn.restore.v1": ("partition head at reason", ""),
     "keyturn.redrive.v1": ("source sha256 bytes reason", ""),
 }
 """Members each statement must have, and may have."""
@@ -469,6 +470,17 @@ def _skip(body: Members) -> None:
     text(body, "reason")
 
 
+def _restore(body: Members) -> None:
+    whole(body, "partition")
+    whole(body, "at")
+    text(body, "reason")
+    head = part(body, "head")
+    closed(head, "head", "", "seq digest")
+    if "seq" in head:
+        whole(head, "seq")
+    maybe_text(head, "digest", DIGEST)
+
+
 def _redrive(body: Members) -> None:
     Place.read(part(body, "source"))
     text(body, "sha256", DIGEST)
@@ -489,6 +501,7 @@ _DEEP: Final[dict[str, Callable[[Members], None]]] = {
     "keyturn.resolution.v1": _resolution,
     "keyturn.tick.v1": _tick,
     "keyturn.skip.v1": _skip,
+    "keyturn.restore.v1": _restore,
     "keyturn.redrive.v1": _redrive,
 }
 

@@ -429,6 +429,8 @@ class ChainWorld:
     digests: dict[str, str] = field(default_factory=dict)
     #: Rosters that may still come into force.
     deferred: list[Snapshot] = field(default_factory=list)
+    #: Ids of this time and before may be from before a restore.
+    restored_to: int = 0
 
     @property
     def directory(self) -> Directory:

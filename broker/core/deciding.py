@@ -17,7 +17,18 @@ from broker.lifecycle import Event, Local, Output
 from schemas import envelope, ids, partition, quarantine, topics
 from schemas.envelope import EnvelopeError
 from schemas.record import RecordError, Statement, prose
-from schemas.records import AuditRecord, ChainHead, Genesis, PendingApproval, Redrive, Refusal, Skip, Source, Tick
+from schemas.records import (
+    AuditRecord,
+    ChainHead,
+    Genesis,
+    PendingApproval,
+    Redrive,
+    Refusal,
+    Restore,
+    Skip,
+    Source,
+    Tick,
+)
 from schemas.topics import Names
 from schemas.world import SnapshotError, World
 
@@ -187,7 +198,7 @@ class Deciding:
         )
 
     def operate(self, source: Source, log_time: int, statement: Statement, objection: str | None) -> None:
-        """A skip, which `jumps` then holds, or word of a redrive. Both are on the trail, refused or not."""
+        """A skip, which `jumps` then holds, a restore, or word of a redrive. All are on the trail, refused or not."""
         if statement.type == Skip.TYPE:
             skip = statement.read(Skip)
             event, reason = "input.skipped", skip.reason
@@ -196,10 +207,31 @@ class Deciding:
                 refusal, reason = Refusal.NOT_LOST, objection
             if refusal is None:
                 self.jumps.append((skip.topic, skip.until))
+        elif statement.type == Restore.TYPE:
+            restore = statement.read(Restore)
+            event, reason = "realm.restored", restore.reason
+            refusal = None if self.world.is_root_signed(statement) else Refusal.BAD_SIGNATURE
+            if refusal is None and (why := self._unrestorable(restore, log_time)) is not None:
+                refusal, reason = Refusal.NOT_LOST, why
+            if refusal is None:
+                self.restored(ids.restored_to(log_time, restore.at))
         else:
             event, reason = "input.redriven", statement.read(Redrive).reason
             refusal = self.world.authority.refuses(statement, log_time)
         self._audit(self.chain.of_operation(source, log_time, event, statement, refusal, reason, self.world))
+
+    def restored(self, until: int) -> None:
+        """Law 4: ids up to this time lead to no act from here on; what waits under them ends at the next tick."""
+        self.world = self.world.restored(until)
+        self.rows.restored(until)
+
+    def _unrestorable(self, restore: Restore, log_time: int) -> str | None:
+        """Why this is no word on this chain as it stands now."""
+        if (restore.partition, restore.head) != (self._number, self.chain.head):
+            return f"the chain {self.chain.name} stands at {self.chain.head.seq}; say it again while no role runs"
+        if restore.at > log_time + ids.WINDOW_AFTER_MS:
+            return "it was said by a clock that is minutes ahead of the log's"
+        return None
 
     def change_world(self, source: Source, log_time: int, statement: Statement) -> None:
         """A live document. SnapshotError: it does not come into force."""

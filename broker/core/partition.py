@@ -148,6 +148,7 @@ class CorePartition:
             self._numbers = dict(progress.numbers)
             self._log_time = progress.log_time
             self._order = Order(progress.positions)
+            self._own.restored(progress.restored_to or 0)
         consumer.resume(audit)
         await self._require_head(consumer, audit)
         consumer.pause(audit)
@@ -458,6 +459,7 @@ class CorePartition:
             numbers=numbers,
             versions=self._own.world.versions,
             log_time=self._log_time,
+            restored_to=self._own.world.restored_to or None,
         )
 
     # ------------------------------------------------------------ time

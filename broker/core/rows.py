@@ -23,6 +23,9 @@ TIMED: Final = OPEN - {Phase.UNKNOWN}
 """Phases that a tick ends. An `unknown` waits for people, however long."""
 
 
+WAITING: Final = TIMED - {Phase.EXECUTING}
+"""Phases before anybody may act."""
+
 NOTHING: Final = "-"
 MINUTE_MS: Final = 60_000
 
@@ -96,6 +99,7 @@ class Rows:
         self._asked: defaultdict[str, list[int]] = defaultdict(list)
         #: By what people denied: whose rows say so.
         self._denied: defaultdict[str, set[str]] = defaultdict(set)
+        self._restored_to = 0
         self._due = _Agenda()
         self._old = _Agenda()
 
@@ -112,10 +116,23 @@ class Rows:
         self._forget(intent_id)
         self._rows[intent_id] = stored
         self._remember(intent_id, stored)
-        self._due.put(intent_id, stored.due)
+        self._due.put(intent_id, self._due_at(intent_id, stored))
         # Both the row's end and the id's time must be old enough (`ids.is_forgettable`).
         ended = stored.ended
         self._old.put(intent_id, max(ended, ids.split(intent_id)[1]) if ended is not None else None)
+
+    def restored(self, until: int) -> None:
+        """The log was restored: what waits under an id of this time or before is due at once."""
+        self._restored_to = max(self._restored_to, until)
+        for intent_id, stored in self._rows.items():
+            if stored.phase in WAITING:
+                self._due.put(intent_id, self._due_at(intent_id, stored))
+
+    def _due_at(self, intent_id: str, stored: Stored) -> int | None:
+        # A function of the rows and of the restore alone, so that a restart changes no answer.
+        if stored.phase in WAITING and ids.split(intent_id)[1] <= self._restored_to:
+            return 0
+        return stored.due
 
     def drop(self, intent_id: str) -> None:
         """Forget a row."""

@@ -45,6 +45,7 @@ from schemas.records import (
     Refusal,
     Resolution,
     Resource,
+    Restore,
     Result,
     Reversibility,
     Source,
@@ -577,6 +578,19 @@ class Trail:
             card="c" * 64,
         )
         return self.feed("decisions", record, "api", **lies)
+
+    def restore(self, number: int, *, by: PrivateKeySigner = ROOT, **lies: Any) -> AuditRecord:
+        """The log of this partition was put back to where it stands; a root key says so, and the core heeds it."""
+        head = lies.get("head", self.chains[number].head)
+        restore = Restore(partition=lies.get("partition", number), head=head, at=self.now, reason="disks gone")
+        statement = state(restore, by, self.realm)
+        sealed = envelope.reseal(statement, "restore", self.realm, source="operator")
+        source = self.write("operations", number, sealed)
+        self.worlds[number] = self.worlds[number].restored(ids.restored_to(self.now, restore.at))
+        said = self.chains[number].of_operation(
+            source, self.now, "realm.restored", statement, None, restore.reason, self.worlds[number]
+        )
+        return self.audit(said, number)
 
     def withdraw(self, intent_id: str, *, by: Subject | None = None, key: str | None = None) -> AuditRecord:
         """The requester or an owner takes it back."""

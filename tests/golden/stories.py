@@ -265,7 +265,24 @@ def asked_by_a_person(trail: Trail) -> None:
     trail.say(intent.id, "bob")
 
 
+def restored_from_a_backup(trail: Trail) -> None:
+    """What waited only ends, what was asked before is refused, what is asked long enough after is new."""
+    pending, approved = trail.pending(), trail.approved()
+    running = trail.executing()
+    trail.restore(trail.partition(pending))
+    trail.say(pending, "bob")
+    trail.claim(approved)
+    trail.ask()
+    trail.outcome(running, Result.STALE)
+    trail.plan(running)
+    trail.tick(trail.partition(pending), trail.now + 1_000, intents=sorted([pending, approved, running]))
+    trail.say(pending, "bob")
+    trail.now += HOUR
+    trail.executing()
+
+
 MORE: tuple[Callable[[Trail], object], ...] = (
+    restored_from_a_backup,
     denied_after_approval,
     revoked_while_pending,
     withdrawn_at_each_step,
@@ -287,5 +304,6 @@ MORE: tuple[Callable[[Trail], object], ...] = (
     words_of_every_script,
     asked_by_a_person,
 )
+
 
 STORIES: dict[str, Callable[[Trail], object]] = {story.__name__: story for story in (*HONEST, *MORE)}

@@ -18,6 +18,7 @@ from tests.auditors.builders import HOUR, PARTITIONS, REALM, ROOT, ROOTS, START,
 from tests.hostility.commands import keyturn
 from tests.house import PARTITIONS as CORES
 from tests.house import House, NewRealm, bot_of, until
+from tests.intake.answers import answered
 
 WHY = "volumes put back to 02:00, INC-9"
 
@@ -186,13 +187,14 @@ async def test_a_declared_restore_ends_what_waits_and_refuses_what_comes_again_a
 ) -> None:
     async with new_realm() as realm:
         [waiting], [kept], [again] = (realm.intents(1, bot_of(0)) for _ in range(3))
-        async with realm.run("core") as core:
+        async with realm.run("intake") as intake, realm.run("core") as core:
+            await intake.ready()
             await core.ready()
-            await realm.classify([waiting])
+            await realm.ask([waiting])
             await realm.until_row(waiting, lambda row: row.phase is Phase.PLANNING)
             assert await core.stop() == 0
-        # Somebody kept the bytes of what was done after the state that came back, and puts them there before the core.
-        await realm.classify([kept])
+            # Somebody kept the bytes of what was done after the state that came back, and is there before the core.
+            await answered(realm, await realm.ask([kept]))
         said = await keyturn(realm, "core", "restored", "--reason", WHY)
         assert (said.code, len(said.out.splitlines())) == (75, CORES)
         assert "its core heeds it first of all when it starts" in said.out
@@ -201,9 +203,10 @@ async def test_a_declared_restore_ends_what_waits_and_refuses_what_comes_again_a
             row = await realm.until_row(waiting, lambda row: row.phase is Phase.EXPIRED)
             assert "restored" in (row.reason or "")
             assert await core.stop() == 0
-        async with realm.run("core") as core:
+        async with realm.run("intake") as intake, realm.run("core") as core:
+            await intake.ready()
             await core.ready()
-            await realm.classify([again])
+            await realm.ask([again])
 
             async def are_refused() -> bool:
                 told = {record.intent: record.refusal for record in await realm.trail()}

@@ -69,7 +69,7 @@ class World:
         """Whether a pinned root key signed it, whatever the directory says."""
         return self._ring.verifies(self.realm, statement.type, statement.value, statement.keyid, statement.sig)
 
-    @property
+    @cached_property
     def versions(self) -> Versions:
         """What is in force, by number; 0 where there is nothing yet."""
         return Versions(

@@ -22,6 +22,8 @@ INVISIBLE: Final = frozenset("\u3164\u115f\u1160\uffa0\u2800\u034f\ufe0f\u17b4\u
 
 
 def _require_plain(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return text  # nearly all: of ASCII, only what is not printable is one of these
     for char in text:
         if char in INVISIBLE or unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
             raise ValueError(f"U+{ord(char):04X} is not accepted in an identifier: control, bidi or invisible")
@@ -110,7 +112,7 @@ class Record(Part):
             raise RecordError(f"{self.TYPE} of {len(data)} bytes; at most {self.MAX_BYTES} are accepted")
         return data
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical bytes."""
         return canonical.digest(self.to_bytes())
@@ -122,9 +124,16 @@ class Record(Part):
             canonical.decode(data, max_bytes=cls.MAX_BYTES, max_depth=cls.MAX_DEPTH)
         except canonical.CanonicalError as exc:
             raise RecordError(f"{cls.TYPE}: {exc}") from exc
+        return cls._of_canonical(data)
+
+    @classmethod
+    def _of_canonical(cls, data: bytes) -> Self:
+        """The record with these bytes, which are canonical and within the type's bounds."""
         record = cls._validated(data)
+        if canonical.spells(record.to_json(), data):
+            vars(record)["_bytes"] = data
         # A default spelt out is another spelling of the same record: one record, one sequence of bytes (law 1).
-        if record.to_bytes() != data:
+        elif record.to_bytes() != data:
             raise RecordError(f"{cls.TYPE}: an optional member is spelt out with its default; leave it out")
         return record
 
@@ -172,7 +181,7 @@ class Statement(Part):
         """The bytes that were signed."""
         return canonical.encode(self.body)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The digest of the signed record."""
         return canonical.digest(self.value)
@@ -195,4 +204,6 @@ class Statement(Part):
 def state(record: Record, signer: signing.Signer, realm: str) -> Statement:
     """`record` signed by `signer`, ready to be embedded."""
     sig = signing.sign(signer, realm, record.TYPE, record.to_bytes())
-    return Statement(type=record.TYPE, body=record.to_json(), keyid=signer.keyid, sig=sig)
+    statement = Statement(type=record.TYPE, body=record.to_json(), keyid=signer.keyid, sig=sig)
+    vars(statement)["value"] = record.to_bytes()  # what encoding the members would give
+    return statement

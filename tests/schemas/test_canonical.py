@@ -58,3 +58,17 @@ def test_vectors_that_are_refused(why: str) -> None:
 def test_more_bytes_than_allowed_are_not_even_parsed() -> None:
     with pytest.raises(CanonicalError, match="at most 4"):
         canonical.decode(b"{not json", max_bytes=4)
+
+
+@pytest.mark.parametrize("leaf", ["text", "é", 1, True, {}, []])
+def test_every_kind_of_leaf_counts_as_a_level(leaf: Any) -> None:
+    assert canonical.encode({"a": {"b": leaf}}, max_depth=2)
+    with pytest.raises(CanonicalError, match=r"\$\.a\.b: nested too deep"):
+        canonical.encode({"a": {"b": leaf}}, max_depth=1)
+
+
+def test_bytes_are_spelt_by_one_value_alone() -> None:
+    data = canonical.encode({"a": "x", "b": 1})
+    assert canonical.spells({"b": 1, "a": "x"}, data)
+    assert not canonical.spells({"b": 1, "a": "y"}, data)
+    assert not canonical.spells({"a": "\ud800", "b": 1}, data)

@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import examples
-from schemas.record import INVISIBLE, RecordError, Statement
+from schemas.record import INVISIBLE, RecordError, Statement, state
 from schemas.records import FINAL, Intent, Phase, Resource, Tick
+from schemas.signing import PrivateKeySigner
 
 
 @pytest.mark.parametrize("char", ["\u202e", "\u200b", "\u0000", "\n", "\ue000", "\u2028", *sorted(INVISIBLE)[:8]])
@@ -61,3 +62,22 @@ def test_an_action_names_its_executor() -> None:
 
 def test_phases_that_absorb_everything_are_those_of_an_end() -> None:
     assert {Phase.UNKNOWN, Phase.EXECUTING, Phase.APPROVED, Phase.PENDING, Phase.PLANNING} == set(Phase) - FINAL
+
+
+@pytest.mark.parametrize("char", [*map(chr, range(0x20)), "\x7f"])
+def test_no_control_character_passes_as_plain_ascii(char: str) -> None:
+    with pytest.raises(ValueError, match=f"U\\+{ord(char):04X}"):
+        Resource(type="bucket", id=f"logs{char}prod")
+
+
+def test_a_copy_has_its_own_digest_and_not_the_remembered_one() -> None:
+    assert examples.TICK.digest == Tick.from_bytes(examples.TICK.to_bytes()).digest
+    other = examples.TICK.model_copy(update={"number": examples.TICK.number + 1})
+    assert other.digest != examples.TICK.digest
+    assert other.digest == Tick.from_bytes(other.to_bytes()).digest
+
+
+def test_a_statement_that_was_made_here_has_the_bytes_of_its_members() -> None:
+    made = state(examples.TICK, PrivateKeySigner.from_seed(b"s" * 32), "acme")
+    read = Statement(type=made.type, body=made.body, keyid=made.keyid, sig=made.sig)
+    assert (made.value, made.digest) == (read.value, read.digest)

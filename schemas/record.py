@@ -7,7 +7,7 @@
 import builtins
 import unicodedata
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -156,6 +156,17 @@ class Record(Part):
 R = TypeVar("R", bound=Record)
 
 
+REMEMBERED: Final = 1024
+REMEMBERED_BYTES: Final = 32 * 1024
+"""How many records read from statements are remembered, and how large at most: intents and plans, no live documents."""
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _known(kind: type[R], value: bytes) -> R:
+    """Pure: an intent is read anew from the row of each of its steps, and is the same each time."""
+    return kind.from_bytes(value)
+
+
 class Statement(Part):
     """A signed record inside another: its type, its members, who signed and how.
 
@@ -192,7 +203,8 @@ class Statement(Part):
             raise RecordError(f"expected {kind.TYPE}, found {self.type}")
         known = self._read.get(kind)
         if not isinstance(known, kind):
-            known = self._read[kind] = kind.from_bytes(self.value)
+            is_small = len(self.value) <= REMEMBERED_BYTES
+            known = self._read[kind] = _known(kind, self.value) if is_small else kind.from_bytes(self.value)
         return known
 
     @cached_property

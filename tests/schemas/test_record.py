@@ -2,10 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import examples
+from schemas import examples, record
 from schemas.record import INVISIBLE, RecordError, Statement, state
 from schemas.records import FINAL, Intent, Phase, Resource, Tick
 from schemas.signing import PrivateKeySigner
+from schemas.snapshots import Directory
 
 
 @pytest.mark.parametrize("char", ["\u202e", "\u200b", "\u0000", "\n", "\ue000", "\u2028", *sorted(INVISIBLE)[:8]])
@@ -81,3 +82,23 @@ def test_a_statement_that_was_made_here_has_the_bytes_of_its_members() -> None:
     made = state(examples.TICK, PrivateKeySigner.from_seed(b"s" * 32), "acme")
     read = Statement(type=made.type, body=made.body, keyid=made.keyid, sig=made.sig)
     assert (made.value, made.digest) == (read.value, read.digest)
+
+
+def test_what_a_statement_was_read_as_is_remembered_by_its_type_and_every_byte() -> None:
+    first, again, other = (
+        Statement(type=Tick.TYPE, body=tick.to_json(), keyid="0" * 32, sig="A" * 86 + "==")
+        for tick in (examples.TICK, examples.TICK, examples.TICK.model_copy(update={"number": 7_777}))
+    )
+    assert first.read(Tick) is again.read(Tick)
+    assert other.read(Tick).number == 7_777
+    with pytest.raises(RecordError):
+        Statement(type=Intent.TYPE, body=examples.TICK.to_json(), keyid="0" * 32, sig="A" * 86 + "==").read(Intent)
+
+
+def test_what_is_remembered_is_bounded_in_number_and_in_size() -> None:
+    assert record._known.cache_parameters()["maxsize"] == record.REMEMBERED
+    large = Directory(version=1, rotas=tuple(f"rota-{number}-{'x' * 50}" for number in range(1_000)))
+    before = record._known.cache_info().misses
+    body = large.to_json()
+    assert Statement(type=Directory.TYPE, body=body, keyid="0" * 32, sig="A" * 86 + "==").read(Directory) == large
+    assert record._known.cache_info().misses == before

@@ -18,6 +18,7 @@ from keyturn.client import AsyncClient, AsyncIntent
 from keyturn.connecting import connect, connect_async
 from keyturn.errors import (
     AnswerError,
+    ClosedError,
     ConfigurationError,
     FieldError,
     KeyturnError,
@@ -54,6 +55,7 @@ __all__ = [
     "AsyncIntent",
     "Check",
     "Client",
+    "ClosedError",
     "ConfigurationError",
     "Denied",
     "Expired",

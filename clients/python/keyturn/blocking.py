@@ -9,19 +9,20 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from keyturn.client import HOUR, AsyncClient, AsyncIntent
-from keyturn.errors import ConfigurationError, NoConnectionError
+from keyturn.errors import ClosedError, NoConnectionError
 from keyturn.intents import Property
 from keyturn.outcomes import Outcome, Status
 from keyturn.transport import ActionOffer, Check
 
 T = TypeVar("T")
 _ENDED: Final = object()
+ENDING_SECONDS: Final = 5.0
 
 
 class _Loop:
@@ -30,14 +31,21 @@ class _Loop:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._pid = os.getpid()
+        self._is_ending = False
+        #: Between looking whether it ends and handing work over, it must not end.
+        self._turn = threading.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name="keyturn", daemon=True)
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._pid != os.getpid() or self._loop.is_closed():
+        if self.is_gone:
             work.close()
-            raise ConfigurationError("this client is closed, or was made before a fork: connect() anew in this process")
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+            raise _gone()
+        with self._turn:
+            if self._is_ending:
+                work.close()
+                raise _gone()
+            future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
         except BaseException:
@@ -58,9 +66,20 @@ class _Loop:
         # `cancel` reaches the task by a callback on the loop, which ours comes after.
         asyncio.run_coroutine_threadsafe(others(), self._loop).result()
 
+    @property
+    def is_gone(self) -> bool:
+        """Ended, or left behind by a fork."""
+        return self._is_ending or self._pid != os.getpid()
+
     def close(self) -> None:
-        if self._pid != os.getpid() or self._loop.is_closed():
+        if self._pid != os.getpid():
             return
+        with self._turn:
+            if self._is_ending:
+                return
+            self._is_ending = True
+        # Every thread that waits has its answer before the loop stops: nobody would give it one afterwards.
+        asyncio.run_coroutine_threadsafe(_end_others(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -97,7 +116,8 @@ class Intent:
             while isinstance(status := self._loop.run(_next(events)), Status):
                 yield status
         finally:
-            self._loop.run(_close(events))
+            with suppress(ClosedError):
+                self._loop.run(_close(events))
 
     def status(self) -> Status:
         """Where it stands. UnknownIntentError when Keyturn has not heard of it."""
@@ -136,7 +156,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connections. Nothing is withdrawn."""
+        """Let go of the connections. Nothing is withdrawn; threads that still wait get ClosedError."""
+        if self._loop.is_gone:
+            return
         try:
             self._loop.run(self._client.aclose())
         finally:
@@ -235,6 +257,21 @@ class Client:
     def actions(self) -> tuple[ActionOffer, ...]:
         """What executors offer, with the JSON Schema of each action's properties. Only the gateway can tell."""
         return self._loop.run(self._client.actions())
+
+
+def _gone() -> ClosedError:
+    return ClosedError("this client is closed, or was made before a fork: connect() anew in this process")
+
+
+async def _end_others() -> None:
+    """Let what was told to end do so; what doesn't in time is cancelled."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        _, late = await asyncio.wait(others, timeout=ENDING_SECONDS)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=ENDING_SECONDS)
 
 
 async def _next(events: AsyncGenerator[Status, None]) -> Status | object:

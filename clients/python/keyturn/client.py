@@ -7,8 +7,8 @@ one waits on. Nothing that happens here takes it back, but `withdraw()` and `wai
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -17,6 +17,7 @@ from typing import Final, Protocol, Self
 from keyturn import ids, intents, tracing
 from keyturn.canonical import Json, encode
 from keyturn.errors import (
+    ClosedError,
     ConfigurationError,
     FieldError,
     KeyturnError,
@@ -178,14 +179,17 @@ class AsyncIntent:
         """Where it stands. UnknownIntentError when Keyturn has not heard of it."""
         if self._refused is not None:
             return self._client.refusal_status(self._refused)
-        found = await self._client.transport.status(self.id)
-        if found is None:
-            raise self._unheard()
-        return found
+        with self._client.open(self.id):
+            found = await self._client.transport.status(self.id)
+            if found is None:
+                raise self._unheard()
+            return found
 
     async def withdraw(self, reason: str | None = None) -> None:
         """Take it back. It counts unless the executor has begun: wait() says what became of it."""
-        if self._refused is None:
+        if self._refused is not None:
+            return
+        with self._client.open(self.id):
             await self._client.transport.withdraw(self.id, self._client.author.take_back(self.id, reason), reason)
 
     async def resend(self, traceparent: str | None = None) -> None:
@@ -194,7 +198,8 @@ class AsyncIntent:
             raise ConfigurationError(
                 f"{self.id} was not submitted from here: submit it again with the same idempotency_key"
             )
-        submitted = await self._client.transport.submit(self._asked, traceparent)
+        with self._client.open(self.id or None):
+            submitted = await self._client.transport.submit(self._asked, traceparent)
         self.id, self._refused = submitted.intent, submitted.refused
 
     async def _statuses(self) -> AsyncGenerator[Status, None]:
@@ -203,10 +208,13 @@ class AsyncIntent:
             yield self._client.refusal_status(self._refused)
             return
         async with aclosing(self._client.transport.watch(self.id)) as watch:
-            first = await self._first(watch)
-            yield first
-            async for status in watch:
+            with self._client.open(self.id):
+                status: Status | None = await self._first(watch)
+            while status is not None:
                 yield status
+                # Not around the yield: closing ends a wait, and not what the caller does between two.
+                with self._client.open(self.id):
+                    status = await anext(watch, None)
 
     async def _first(self, watch: AsyncIterator[Status]) -> Status:
         """The first word, if it comes in time."""
@@ -222,7 +230,11 @@ class AsyncIntent:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise self._unheard() from None
+            # Silence is not ignorance: when nobody can be reached, this says so.
+            found = await self._client.transport.status(self.id)
+            if found is None:
+                raise self._unheard() from None
+            return found
         finally:
             warning.cancel()
 
@@ -242,6 +254,30 @@ class AsyncClient:
     def __init__(self, transport: Transport, author: Author) -> None:
         self.transport = transport
         self.author = author
+        self._is_closed = False
+        self._waiting: set[asyncio.Task[object]] = set()
+
+    @contextmanager
+    def open(self, intent_id: str | None) -> Iterator[None]:
+        """While something is waited for: closing ends it with ClosedError, and every error carries the intent's id."""
+        task = asyncio.current_task()
+        try:
+            if self._is_closed or task is None:
+                raise _closed(intent_id)
+            self._waiting.add(task)
+            try:
+                yield
+            except asyncio.CancelledError:
+                if task in self._waiting:
+                    raise
+                # Ours, by aclose(): not a cancellation of whoever waits, so nothing is withdrawn.
+                task.uncancel()
+                raise _closed(intent_id) from None
+            finally:
+                self._waiting.discard(task)
+        except KeyturnError as exc:
+            exc.intent_id = exc.intent_id or intent_id
+            raise
 
     async def __aenter__(self) -> Self:
         await self.transport.start()
@@ -253,7 +289,11 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Let go of the connections. Nothing is withdrawn."""
+        """Let go of the connections. Nothing is withdrawn; whoever still waits gets ClosedError."""
+        self._is_closed = True
+        waiting, self._waiting = self._waiting - {asyncio.current_task()}, set()
+        for task in waiting:
+            task.cancel()
         await self.transport.aclose()
 
     async def submit(
@@ -346,16 +386,23 @@ class AsyncClient:
         """What policy would say. Nothing is submitted. Only the gateway can tell."""
         draft = Draft(action, resource, properties or {}, reason, ttl)
         asked = self.author.ask(draft, None, None)
-        return await self.transport.check(draft.members(), asked if isinstance(asked, Sealed) else None)
+        with self.open(None):
+            return await self.transport.check(draft.members(), asked if isinstance(asked, Sealed) else None)
 
     async def actions(self) -> tuple[ActionOffer, ...]:
         """What executors offer, with the JSON Schema of each action's properties. Only the gateway can tell."""
-        return await self.transport.actions()
+        with self.open(None):
+            return await self.transport.actions()
 
     @staticmethod
     def refusal_status(refused: Refused) -> Status:
         """The status of what was refused at the door, and is on no log."""
         return Status(refused.intent, Phase.REFUSED, refused.reason, refused.refusal, refused.at, errors=refused.errors)
+
+
+def _closed(intent_id: str | None) -> ClosedError:
+    about = f" {intent_id} goes on without it: client.intent({intent_id!r}) of a new one waits on." if intent_id else ""
+    return ClosedError(f"this client is closed, nothing was withdrawn: connect() anew.{about}")
 
 
 async def _finish(last: Awaitable[None]) -> None:

@@ -2,6 +2,7 @@
 
 KeyturnError
 ├── ConfigurationError     connect() was told something that can't work
+│   └── ClosedError        the client was closed, perhaps while this waited
 ├── ParametersError        this can never be an intent; names each place
 ├── NoConnectionError      nobody answers; what was sent may or may not have arrived
 ├── NotAllowedError        the credential is not accepted
@@ -22,11 +23,21 @@ if TYPE_CHECKING:
 
 
 class KeyturnError(Exception):
-    """The root of everything this package raises on purpose."""
+    """The root of everything this package raises on purpose.
+
+    `intent_id` is the intent's id wherever one was known: `client.intent(error.intent_id)` goes on from there, in any
+    process.
+    """
+
+    intent_id: str | None = None
 
 
 class ConfigurationError(KeyturnError):
     """A setting is missing or cannot be meant; the text says which, and what to do."""
+
+
+class ClosedError(ConfigurationError):
+    """The client was closed. Nothing was withdrawn: `intent_id` is what this waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +113,5 @@ class NotDoneError(KeyturnError):
 
     def __init__(self, outcome: "NotDone") -> None:
         super().__init__(str(outcome))
+        self.intent_id = outcome.intent
         self.outcome = outcome

@@ -8,8 +8,10 @@ over    plain HTTP to this machine alone, past no proxy.
 """
 
 import asyncio
+import copy
 import json
 import logging
+import re
 import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -51,6 +53,9 @@ SEALED: Final = "application/vnd.{}+json"
 
 _NO_STREAM_NOW: Final = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND, HTTPStatus.TOO_MANY_REQUESTS}
 """Others wait too: then the status is asked for instead."""
+
+MAX_PORT: Final = 65535
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 
 Token = Callable[[], Awaitable[str]]
 """Gives the bearer token to use now."""
@@ -183,7 +188,7 @@ class HttpTransport:
 
     async def _news(self, intent_id: str, watcher: "_Watcher") -> list[Status]:
         if self._failed is not None:
-            raise self._failed
+            raise copy.copy(self._failed) from self._failed  # each who waits gets one of their own
         heard = watcher.taken()
         if watcher.must_look:
             watcher.must_look = False
@@ -326,7 +331,14 @@ class HttpTransport:
             ) from exc
 
     async def _authorized(self, headers: Mapping[str, str]) -> dict[str, str]:
-        return {**headers, "Authorization": f"Bearer {await self._token()}"}
+        token = await self._token()
+        # httpx would quote what it cannot send.
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+            raise ConfigurationError(
+                "the token is no bearer token: it is empty, or holds a blank, a line's end or what is not ASCII. "
+                "If it comes from a file, strip() it"
+            )
+        return {**headers, "Authorization": f"Bearer {token}"}
 
 
 @dataclass(eq=False)
@@ -383,10 +395,12 @@ def base_of(url: str) -> httpx.URL:
     """The base URL; ConfigurationError for one that would send a credential in the clear, or hold one."""
     try:
         base = httpx.URL(url.rstrip("/") + "/")
-    except httpx.InvalidURL as exc:
-        raise ConfigurationError(f"{url!r} is no URL: {exc}") from None
+    except (httpx.InvalidURL, ValueError):
+        raise ConfigurationError(f"{_shown(url)!r} is no URL: a gateway's is https://keyturn.example.com") from None
     if base.scheme not in {"http", "https"} or not base.host:
-        raise ConfigurationError(f"{url!r} is not the URL of a gateway: https://keyturn.example.com")
+        raise ConfigurationError(f"{_shown(url)!r} is not the URL of a gateway: https://keyturn.example.com")
+    if base.port is not None and not 0 < base.port <= MAX_PORT:
+        raise ConfigurationError(f"{_shown(url)!r}: a port is 1 to {MAX_PORT}")
     if base.userinfo or base.query or base.fragment:
         raise ConfigurationError("a gateway's URL holds no password, query or fragment: give key= or token= instead")
     if base.scheme == "http" and not _is_this_machine(base.host):
@@ -394,6 +408,11 @@ def base_of(url: str) -> httpx.URL:
             f"{url}: plain HTTP is for this machine alone, as tokens would cross the network: use https://"
         )
     return base
+
+
+def _shown(url: str) -> str:
+    """A URL without the password or query that it should not hold."""
+    return re.sub(r"[?#].*", "?…", re.sub(r".*@", "…@", url, flags=re.DOTALL), flags=re.DOTALL)
 
 
 def _is_this_machine(host: str) -> bool:
@@ -480,4 +499,7 @@ def _require_id(intent_id: str) -> None:
 
 
 def _why(exc: BaseException) -> str:
-    return str(exc) or type(exc).__name__
+    text = str(exc) or type(exc).__name__
+    if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER_FAILURE" in text:
+        return f"{text}; no TLS is spoken there: http:// on this machine, or the port that does"
+    return text

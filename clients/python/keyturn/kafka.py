@@ -5,11 +5,13 @@ intent that was asked for earlier it steps back to where the id's time lies, so 
 """
 
 import asyncio
+import copy
 import logging
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -219,7 +221,8 @@ class KafkaTransport:
 
     async def watch(self, intent_id: str) -> AsyncGenerator[Status, None]:
         """What was heard, then what is heard."""
-        heard = await self._reach(intent_id)
+        with self._answering(intent_id):
+            heard = await self._reach(intent_id)
         heard.watchers += 1
         told = -1
         try:
@@ -228,7 +231,7 @@ class KafkaTransport:
                     while self._failed is None and heard.offset <= told:
                         await self._news.wait()
                 if self._failed is not None:
-                    raise self._failed
+                    raise copy.copy(self._failed) from self._failed  # each who waits gets one of their own
                 fresh = [(offset, status) for offset, status in heard.statuses if offset > told]
                 for offset, status in fresh:
                     told = offset
@@ -238,13 +241,29 @@ class KafkaTransport:
 
     async def status(self, intent_id: str) -> Status | None:
         """The newest that Kafka holds now."""
-        heard = await self._reach(intent_id)
-        end = (await self._reader.end_offsets([self._place]))[self._place]
-        while self._failed is None and await self._reader.position(self._place) < end:  # noqa: ASYNC110 - Kafka's reader sets no event
-            await asyncio.sleep(POLL_MS / 1000 / 10)
+        with self._answering(intent_id):
+            async with asyncio.timeout(self._patience):
+                heard = await self._reach(intent_id)
+                end = (await self._reader.end_offsets([self._place]))[self._place]
+                while self._failed is None and await self._reader.position(self._place) < end:  # noqa: ASYNC110 - Kafka's reader sets no event
+                    await asyncio.sleep(POLL_MS / 1000 / 10)
         if self._failed is not None:
-            raise self._failed
+            raise copy.copy(self._failed) from self._failed
         return heard.statuses[-1][1] if heard.statuses else None
+
+    @contextmanager
+    def _answering(self, intent_id: str) -> Iterator[None]:
+        """A Kafka that does not answer is no answer about the intent."""
+        from aiokafka.errors import KafkaError
+
+        try:
+            yield
+        except (KafkaError, TimeoutError) as exc:
+            raise NoConnectionError(
+                f"Kafka at {self._login.servers} does not say what became of {intent_id} ({exc!r}): it goes on, ask "
+                "again once Kafka answers",
+                intent_id,
+            ) from exc
 
     def _follow(self, intent_id: str) -> _Heard:
         if len(self._heard) >= REMEMBERED and intent_id not in self._heard:

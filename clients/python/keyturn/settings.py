@@ -92,7 +92,7 @@ def _target(target: str | os.PathLike[str] | None) -> tuple[str | None, str | No
     if target is None:
         return None, None, None
     text = os.fspath(target)
-    if text.startswith(("https://", "http://")):
+    if text.lower().startswith(("https://", "http://")):
         return text, None, None
     if text.startswith(KAFKA_SCHEME):
         return None, text.removeprefix(KAFKA_SCHEME).rstrip("/"), None
@@ -135,7 +135,7 @@ def _of_folder(folder: Path, agent: str | None) -> tuple[str, dict[str, str]]:
     if not files:
         raise ConfigurationError(
             f"{folder}/env holds no agent-<name>.env: is that the folder that `keyturn init --agent <name>` made? "
-            "(`keyturn sandbox up` makes .keyturn)"
+            "(`keyturn sandbox up` makes .keyturn.) A gateway is named with its scheme: https://…"
         )
     if agent is None and len(files) == 1:
         (agent,) = files
@@ -162,6 +162,10 @@ def _signer(
 
 
 def _login(servers: str, told: Mapping[str, str]) -> KafkaLogin:
+    if "@" in servers:
+        raise ConfigurationError(
+            "Kafka's address holds no name and no password: KEYTURN_KAFKA_USERNAME and KEYTURN_KAFKA_PASSWORD_FILE do"
+        )
     if not all(":" in server.strip("[]") for server in servers.split(",")):
         raise ConfigurationError(f"Kafka's address is host:port, several separated by commas, not {servers!r}")
     security = told.get("KEYTURN_KAFKA_SECURITY", "SASL_SSL")

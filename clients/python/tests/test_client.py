@@ -230,8 +230,61 @@ def test_a_closed_client_says_so() -> None:
     client = Keyturn().connect("reporter")
     client.close()
 
-    with pytest.raises(keyturn.ConfigurationError, match="closed"):
+    client.close()
+    with pytest.raises(keyturn.ClosedError, match="closed"):
         client.submit("s3.export", BUCKET, PLACE, reason=REASON)
+
+
+@pytest.mark.parametrize("withdraws", [False, True])
+def test_closing_ends_what_other_threads_wait_for_and_takes_nothing_back(withdraws: bool) -> None:
+    world = Keyturn()
+    world.waits()
+    client = world.connect("reporter")
+    intents = [client.submit("s3.export", BUCKET, PLACE, reason=REASON) for _ in range(3)]
+    begun = threading.Barrier(4)
+    ended: dict[str, keyturn.KeyturnError] = {}
+
+    def wait(intent: Intent) -> None:
+        events = intent.events()
+        next(events)
+        begun.wait(60)
+        try:
+            intent.wait(withdraw_on_cancel=withdraws)
+        except keyturn.KeyturnError as exc:
+            ended[intent.id] = exc
+
+    threads = [threading.Thread(target=wait, args=(intent,), daemon=True) for intent in intents]
+    for thread in threads:
+        thread.start()
+    begun.wait(60)
+    client.close()
+    for thread in threads:
+        thread.join(60)
+
+    assert {name: type(exc) for name, exc in ended.items()} == {each.id: keyturn.ClosedError for each in intents}
+    assert all(exc.intent_id == name for name, exc in ended.items())
+    assert all(Phase.WITHDRAWN not in world.history(intent.id) for intent in intents)
+
+
+async def test_closing_ends_what_other_tasks_wait_for_with_the_id_to_go_on_with() -> None:
+    world = Keyturn()
+    world.waits()
+    client = world.connect_async("reporter")
+    await client.__aenter__()
+    intent = await client.submit("s3.export", BUCKET, PLACE, reason=REASON)
+    events = intent.events()
+    await anext(events)
+    waiting = asyncio.create_task(intent.wait(withdraw_on_cancel=True))
+    await asyncio.sleep(0)
+
+    await client.aclose()
+
+    with pytest.raises(keyturn.ClosedError, match="goes on without it") as caught:
+        await asyncio.wait_for(waiting, 60)
+    assert caught.value.intent_id == intent.id
+    assert Phase.WITHDRAWN not in world.history(intent.id)
+    with pytest.raises(keyturn.ClosedError):
+        await anext(events)
 
 
 # ---------------------------------------------------------------- coming back

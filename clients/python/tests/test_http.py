@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 import time
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -147,6 +148,52 @@ async def test_nobody_there_is_said_after_patience_with_the_id_to_go_on_with() -
 
     assert caught.value.intent_id is not None
     assert caught.value.intent_id.startswith("reporter.")
+
+
+async def test_an_outage_is_not_told_as_an_intent_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keyturn.client.FIRST_WORD_SECONDS", 0.2)
+    async with serving(accept) as heard:
+        url = heard.url
+    async with connected(url, patience=0.1) as client:
+        intent = client.intent("reporter.01M8D9Q5T0ABCDEFGHJKMNPQRS")
+        with pytest.raises(keyturn.NoConnectionError) as caught:
+            await intent.wait()
+
+    assert caught.value.intent_id == intent.id
+
+
+async def test_whatever_fails_after_submitting_names_the_intent() -> None:
+    async def serve(request: Request, wire: Wire) -> None:
+        if request.method == "POST":
+            await accept(request, wire)
+        else:
+            await wire.answer(403, b"{}")
+
+    async with serving(serve) as heard, connected(heard.url) as client:
+        with pytest.raises(keyturn.NotAllowedError) as caught:
+            await client.ask("s3.export", BUCKET, {"n": 1}, reason=REASON)
+
+    assert caught.value.intent_id == json.loads(heard.requests[0].body)["id"]
+
+
+@pytest.mark.parametrize("token", ["canary-4711\n", "canary-4711 x", "canary-4711\r\nX: y", "canary-4711é", ""])
+async def test_a_token_that_cannot_be_sent_is_refused_and_not_quoted(
+    token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+
+    async def source() -> str:
+        return token
+
+    async with serving(accept) as heard:
+        client = AsyncClient(HttpTransport(heard.url, source, patience=0.1), BearerAuthor(lambda: "k" * 9))
+        with pytest.raises(keyturn.ConfigurationError, match="strip") as caught:
+            await client.actions()
+        await client.aclose()
+
+    assert heard.requests == []
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+    assert "canary" not in caplog.text
 
 
 async def test_a_refusal_at_the_door_is_a_value_with_places() -> None:
@@ -411,11 +458,24 @@ async def test_an_acknowledgement_of_something_else_is_not_believed() -> None:
         "https://keyturn.example.com?token=secret",
         "https://",
         "ftp://keyturn.example.com",
+        "keyturn.example.com",
+        "keyturn.example.com?token=secret",
+        "reporter:secret@keyturn.example.com",
+        "https://reporter:secret@",
+        "https://reporter:secret@keyturn.example.com:port",
+        "https://reporter:secret@[::1",
+        "https://keyturn.example.com:99999",
     ],
 )
 def test_a_url_that_would_give_a_credential_away_is_refused(url: str) -> None:
-    with pytest.raises(keyturn.ConfigurationError):
+    with pytest.raises(keyturn.ConfigurationError) as caught:
         base_of(url)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_url_may_end_in_a_slash_or_have_a_prefix() -> None:
+    assert base_of("https://keyturn.example.com//") == base_of("https://keyturn.example.com")
+    assert base_of("https://keyturn.example.com/keyturn").path == "/keyturn/"
 
 
 async def test_nothing_but_an_id_goes_into_a_path() -> None:

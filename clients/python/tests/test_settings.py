@@ -113,3 +113,16 @@ def test_a_folder_without_agents_or_with_several_says_so(folder: Path, tmp_path:
 def test_a_key_never_shows() -> None:
     assert base64.b64encode(SEED).decode() not in repr(KEY)
     assert KEY.keyid in repr(KEY)
+
+
+def test_an_address_of_kafka_with_a_password_is_refused_and_not_quoted(folder: Path) -> None:
+    with pytest.raises(keyturn.ConfigurationError, match="KEYTURN_KAFKA_PASSWORD_FILE") as caught:
+        settings.read(
+            "kafka://reporter:canary@kafka", {}, agent="reporter", realm="acme", key=folder / "keys/agent-reporter.key"
+        )
+    assert "canary" not in str(caught.value)
+
+
+def test_a_gateway_without_its_scheme_is_told_to_have_one() -> None:
+    with pytest.raises(keyturn.ConfigurationError, match="with its scheme"):
+        settings.read("keyturn.example.com", {})

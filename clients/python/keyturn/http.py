@@ -331,7 +331,7 @@ class HttpTransport:
             ) from exc
 
     async def _authorized(self, headers: Mapping[str, str]) -> dict[str, str]:
-        token = await self._token()
+        token: object = await self._token()  # what a caller's function gave
         # httpx would quote what it cannot send.
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
             raise ConfigurationError(

@@ -6,7 +6,7 @@ People, groups and policies are those of `tests.broker.builders`; leases are sho
 from typing import Any
 
 from schemas.record import Record, Statement
-from schemas.snapshots import Directory, Manifest, Manifests, Policies, Roster, Rota, Shift, Snapshot
+from schemas.snapshots import Directory, Group, Manifest, Manifests, Policies, Roster, Rota, Shift, Snapshot
 from tests.broker import builders
 from tests.broker.builders import CEDAR, DIRECTORY, REALM, ROSTER, agents_with, groups_with, offered, persons_with
 from tests.simulation.clockwork import EPOCH_MS
@@ -61,6 +61,14 @@ RETIRED: tuple[dict[str, Any], ...] = (
     {"keys": DIRECTORY.keys},
 )
 SHIFTS: tuple[dict[str, Any], ...] = (on_call("hal"), on_call("kim", "eve"), on_call("ivy"), on_call("ivy", "kim"))
+#: What administration does when an `unknown` finds nobody who may resolve it: somebody outside every circle can.
+RELIEF: tuple[dict[str, Any], ...] = (
+    {
+        "persons": DIRECTORY.persons,
+        "keys": DIRECTORY.keys,
+        "groups": (*groups_with("sre", "eve", "fay", "dan", "gus"), Group(id="operators", members=("hal",))),
+    },
+)
 RULES: tuple[dict[str, Any], ...] = ({"cedar": STRICT}, {"cedar": CEDAR}, {"cedar": LOCKED}, {"cedar": BROKEN})
 CHANGES: dict[str, tuple[type[Snapshot], tuple[dict[str, Any], ...]]] = {
     "owners": (Directory, OWNERS),
@@ -68,6 +76,7 @@ CHANGES: dict[str, tuple[type[Snapshot], tuple[dict[str, Any], ...]]] = {
     "keys": (Directory, RETIRED),
     "roster": (Roster, SHIFTS),
     "policies": (Policies, RULES),
+    "relief": (Directory, RELIEF),
 }
 FIRST: tuple[Snapshot, ...] = (
     DIRECTORY,

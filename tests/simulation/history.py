@@ -62,6 +62,8 @@ from tests.simulation.themes import SEATED, Click, Theme, theme_of
 PREFIX = "keyturn."
 PARTITIONS = 2
 OURS = partition_of(cast.BOT, PARTITIONS)
+PATIENCE = 20
+"""Tries to resolve an `unknown` before administration makes somebody entitled to."""
 MOST_TURNS = 60_000
 QUIET_SECONDS = 400.0
 INPUTS = ("directory", "roster", "policies", "manifests", "classified", "decisions", "reports")
@@ -163,7 +165,8 @@ class History:
         self.waiting: dict[str, dict[str, Any]] = {}
         self.executors: dict[str, Host] = {}
         self.asked: dict[str, set[str]] = {}
-        self.resolving: set[str] = set()
+        #: Of each `unknown`, how often somebody tried to resolve it.
+        self.resolving: Counter[str] = Counter()
         self._signed: list[Fetched] = []
         self.unfinished: str | None = None
 
@@ -540,7 +543,7 @@ class History:
         if row["phase"] == "executing" and self.random.random() < self.theme.freezes_actor:
             self._freeze_actor(row["grant"]["instance"])
         if row["phase"] == "unknown" and row["intent_id"] not in self.resolving:
-            self.resolving.add(row["intent_id"])
+            self.resolving[row["intent_id"]] += 1
             self.loop.later(self.random.uniform(*self.theme.resolve_seconds), self._resolve, row)
         if row["phase"] not in {"pending", "approved"}:
             if row["phase"] == "executing" and self.random.random() < self.theme.late_words:
@@ -624,8 +627,12 @@ class History:
             self.loop.later(random.uniform(1, 10), self._resolve_again, row)
 
     def _resolve_again(self, row: dict[str, Any]) -> None:
-        if self._phase_of(row["intent_id"]) == "unknown":
-            self._resolve(row)
+        if self._phase_of(row["intent_id"]) != "unknown":
+            return
+        self.resolving[row["intent_id"]] += 1
+        if self.resolving[row["intent_id"]] == PATIENCE:
+            self._change("relief")
+        self._resolve(row)
 
     # ------------------------------------------------------------ forgers
 

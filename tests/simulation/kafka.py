@@ -22,6 +22,9 @@ SESSION_SECONDS = 10.0
 GUARDED = frozenset({"classified", "decisions", "reports", "ticks", "approved.s3"})
 """Topics whose readers hold every record against the place or number that is due (law 11), so that they survive a
 client that skips or repeats in a rebalance. Each begins with a record, so nothing is before 0."""
+COUNTED = frozenset({"approved.s3"})
+"""Of these, the ones held against a number that follows the last one read. What a process reads first follows nothing,
+so a skip there goes unnoticed; its reader has no group, and in no rebalance a cause to skip."""
 
 
 class Fetched(NamedTuple):
@@ -233,6 +236,8 @@ class Consumer:
         self._positions: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
         self._seen: dict[TopicPartition, float] = {}
+        #: Where something was read since the last seek.
+        self._going: set[TopicPartition] = set()
         self._waiting: asyncio.Future[None] | None = None
         self._listener: Any = None
         self._generation = 0
@@ -254,10 +259,12 @@ class Consumer:
         self._positions = dict.fromkeys(sorted(places), 0)
         self._paused.clear()
         self._seen.clear()
+        self._going.clear()
 
     def seek(self, place: TopicPartition, offset: int) -> None:
         self._positions[place] = offset
         self._seen.pop(place, None)
+        self._going.discard(place)
 
     async def position(self, place: TopicPartition) -> int:
         self.host.require_alive()
@@ -336,12 +343,14 @@ class Consumer:
         if len(found) > 1 and kafka.chance(kafka.chances.is_cut, "fetch cut"):
             found = found[: kafka.random.randrange(1, len(found))]
         elif plain(place.topic) in GUARDED:
-            if len(found) > 1 and kafka.chance(kafka.chances.skips, "fetch skipped"):
+            is_noticed = plain(place.topic) not in COUNTED or place in self._going
+            if len(found) > 1 and is_noticed and kafka.chance(kafka.chances.skips, "fetch skipped"):
                 found = found[1:]
             elif (last := log[at - 1]) is not None and kafka.chance(kafka.chances.repeats, "fetch repeated"):
                 found = [last, *found]
         if found:
             self._positions[place] = found[-1].offset + 1
+            self._going.add(place)
         else:
             self._positions[place] = len(log)
         return found

@@ -179,6 +179,7 @@ def directories(draw: st.DrawFn) -> dict[str, Any]:
                 id="bot",
                 owners=tuple(sorted(draw(st.sets(st.sampled_from(NAMES), min_size=1, max_size=2)))),
                 users=tuple(sorted(draw(people))),
+                gateways=("gateway",),
             ),
         ),
         "groups": (Group(id="sre", members=NAMES), Group(id="data", members=NAMES)),

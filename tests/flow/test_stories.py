@@ -239,7 +239,9 @@ async def test_a_forged_yes_is_refused_and_moves_nothing(stage: Stage) -> None:
         verdict=Verdict.APPROVE,
         account=AccountRef(provider=stage.world.issuer, subject="cho@acme.example"),
         channel=Channel.API,
-        evidence=Evidence(kind="oidc", digest="0" * 64, auth_time=int(row.changed_at / 1000)),
+        evidence=Evidence(
+            kind="oidc", digest="0" * 64, issuer=stage.world.issuer, auth_time=int(row.changed_at / 1000)
+        ),
         card="0" * 64,
     )
     stranger = PrivateKeySigner.from_seed(secrets.token_bytes(32))

@@ -186,7 +186,7 @@ def _judged(case: _Case, name: str) -> Step:
     refusal = case.world.authority.refuses(event.statement, event.log_time)
     if refusal is not None:
         # Nobody is told: whoever forged it shall not move the row, not even its answers.
-        return Step(row, name, (), refusal, "the signature does not fit, or its key may not say this")
+        return Step(row, name, (), refusal, case.world.authority.why(event.statement, refusal))
     try:
         _require_this_row(case)
         _require_fresh_id(case)
@@ -702,7 +702,7 @@ def _withdrawal(forwarded: ForwardedWithdrawal, world: World) -> Withdrawal:
         raise _Refused(forwarded.refusal, forwarded.reason)
     refusal = world.authority.refuses(forwarded.withdrawal, forwarded.asked_at)
     if refusal is not None:
-        raise _Refused(refusal, "the withdrawal's own signature does not fit")
+        raise _Refused(refusal, f"the withdrawal itself: {world.authority.why(forwarded.withdrawal, refusal)}")
     try:
         return forwarded.withdrawal.read(Withdrawal)
     except RecordError as exc:

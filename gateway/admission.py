@@ -64,7 +64,7 @@ def unsealed(kind: type[R], raw: bytes, seal: Seal, world: World, now: int) -> t
             raise ProblemError(
                 HTTPStatus.FORBIDDEN,
                 Refusal.NOT_ENTITLED,
-                f"the key is {key.holder}'s: it signs intents of {key.holder} alone, with ids that begin with its name",
+                world.authority.why(statement, Refusal.NOT_ENTITLED),
             )
         case _:
             raise _unsigned(f"the signature does not fit these bytes, as {kind.TYPE} in realm {world.realm}")
@@ -124,14 +124,29 @@ def withdrawal_of(intent_id: str, by: Subject, reason: str | None) -> Withdrawal
     return Withdrawal(intent=intent_id, by=by, reason=reason)
 
 
-def signed(record: Record, signer: Signer, realm: str) -> Statement:
-    """The record, signed by the gateway for who has no key."""
+def signed(record: Record, signer: Signer, world: World, now: int) -> Statement:
+    """The record, signed by the gateway for who has no key, if the directory lets it sign that.
+
+    What it may not sign would be refused on the log, where nobody waits for the answer.
+    """
     try:
-        statement = state(record, signer, realm)
+        statement = state(record, signer, world.realm)
     except (CanonicalError, RecordError) as exc:
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, Kind.INVALID, str(exc)) from exc
     require_no_secret(statement.value)
-    return statement
+    match world.authority.refuses(statement, now) if world.directory is not None else None:
+        case None:
+            return statement
+        case Refusal.NOT_ENTITLED:
+            why = world.authority.why(statement, Refusal.NOT_ENTITLED)
+            raise ProblemError(HTTPStatus.FORBIDDEN, Refusal.NOT_ENTITLED, why)
+        case _:
+            raise ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                Kind.NOT_READY,
+                "the gateway's own key is not in force: an administrator lists it in `keys` of the directory",
+                headers={"Retry-After": "5"},
+            )
 
 
 def derived_entropy(requester: str, key: str) -> bytes:

@@ -121,7 +121,7 @@ class Gateway:
                 del self._chosen[next(iter(self._chosen))]
         try:
             intent = admission.intent_from(form, caller, intent_id)
-            told = await self._accept(admission.signed(intent, self._book.signer, self._book.world.realm), intent)
+            told = await self._accept(self._signed(intent), intent)
         except ProblemError as exc:
             # What was not acknowledged may still reach the log: the same key keeps meaning the same intent.
             if exc.kind is not Kind.NOT_RECORDED:
@@ -178,7 +178,7 @@ class Gateway:
                 self._require_owner(caller, intent_id)
                 form = admission.form(await request.body(), contract.WithdrawalForm)
                 withdrawal = admission.withdrawal_of(intent_id, caller.subject, form.reason)
-                statement = admission.signed(withdrawal, self._book.signer, self._book.world.realm)
+                statement = self._signed(withdrawal)
             case _:
                 raise _not_acceptable(contract.SEALED_WITHDRAWAL)
         return await self._withdraw(statement, intent_id)
@@ -205,6 +205,9 @@ class Gateway:
         entry = self._book.entry(intent_id)
         if caller.subject.type != "person" or caller.subject.id not in owners or entry.known.is_nothing:
             raise _not_found(intent_id)
+
+    def _signed(self, record: Intent | Withdrawal) -> Statement:
+        return admission.signed(record, self._book.signer, self._book.world, self._now())
 
     async def _say(self, statement: Statement, intent_id: str) -> Source:
         try:
@@ -234,6 +237,9 @@ class Gateway:
                 form = admission.form(raw, contract.IntentForm)
                 intent_id = form.id or self._id_for(caller.subject.id, None)
                 intent = admission.intent_from(form, caller, intent_id)
+                # An agent's own key signs what it asks; what a form asks, this gateway would have to sign.
+                if caller.keyid is None:
+                    self._signed(intent)
             case _:
                 raise _not_acceptable(contract.SEALED_INTENT)
         admission.require_no_secret(raw)

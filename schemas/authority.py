@@ -101,6 +101,37 @@ class Authority:
             return Refusal.BAD_SIGNATURE
         return None if self._holder_fits(key, statement) else Refusal.NOT_ENTITLED
 
+    def why(self, statement: Statement, refusal: Refusal) -> str:
+        """What `refuses` found, for people: where a key may not say this, which field of the directory is to be filled.
+
+        Names come from the directory; whatever else the statement says of itself is not repeated.
+        """
+        key = self._keys.get(statement.keyid)
+        if key is None or refusal is not Refusal.NOT_ENTITLED:
+            return "the signature does not fit, or its key may not say this"
+        if statement.type in {records.Intent.TYPE, records.Withdrawal.TYPE}:
+            subject = statement.body.get("subject" if statement.type == records.Intent.TYPE else "by")
+            return self._why_silent(key, subject if isinstance(subject, dict) else {})
+        if key.role == "notifier":
+            return _why_no_voucher(key, statement.body)
+        return f"the key is {key.holder}'s, and this is not its to say"
+
+    def _why_silent(self, key: Key, subject: dict[str, Any]) -> str:
+        """Why this key does not speak for that subject."""
+        name, kind = str(subject.get("id")), subject.get("type")
+        gateways, providers = self._gateways.get(name), self._providers.get(name)
+        if key.role == "gateway" and kind == "agent" and gateways is not None and key.holder not in gateways:
+            return (
+                f"agent {name} does not let the gateway {key.holder} sign for it: list the gateway in the agent's "
+                "`gateways` in the directory, or let the agent sign by its own key"
+            )
+        if key.role == "gateway" and kind == "person" and providers is not None and providers.isdisjoint(key.providers):
+            return (
+                f"the gateway {key.holder} may not vouch for a login of {name}: list the provider of one of "
+                f"{name}'s accounts in `providers` of the gateway's key in the directory"
+            )
+        return f"the key is {key.holder}'s: it signs for nobody else, and an id begins with its requester's name"
+
     def _holder_fits(self, key: Key, statement: Statement) -> bool:
         """Whether the key's holder may say this very record: its own intents, its own executor, its own channel."""
         body = statement.body
@@ -115,7 +146,7 @@ class Authority:
             case records.Plan.TYPE | records.PlanFailed.TYPE | records.Claim.TYPE | records.Outcome.TYPE:
                 return bool(body.get("executor") == key.holder)
             case records.Decision.TYPE | records.Resolution.TYPE:
-                return _vouches(key, body)
+                return vouches(key, body)
             case _:
                 return True
 
@@ -135,7 +166,7 @@ class Authority:
         return kind == "person" and not self._providers.get(name, frozenset()).isdisjoint(key.providers)
 
 
-def _vouches(key: Key, body: dict[str, Any]) -> bool:
+def vouches(key: Key, body: dict[str, Any]) -> bool:
     """Whether this notifier's channel can have met this account, and seen this evidence of it (T12)."""
     account, evidence = body.get("account"), body.get("evidence")
     if key.channel is None or body.get("channel") != key.channel:
@@ -149,6 +180,19 @@ def _vouches(key: Key, body: dict[str, Any]) -> bool:
     return bool(issuer == provider or (issuer is None and kind != "oidc"))
 
 
+def _why_no_voucher(key: Key, body: dict[str, Any]) -> str:
+    """Why this channel cannot have met that account."""
+    if key.channel is None or body.get("channel") != key.channel:
+        return f"the key is the notifier {key.holder}'s, and this names another channel"
+    account = body.get("account")
+    if not isinstance(account, dict) or account.get("provider") not in key.providers:
+        return (
+            f"the notifier {key.holder} may not vouch for this login: list the account's provider in `providers` of "
+            "the notifier's key in the directory"
+        )
+    return f"the evidence is none that {key.channel.value} can have of this account"
+
+
 def _is_requester(intent_id: str, subject: object) -> bool:
     if not isinstance(subject, dict):
         return False
@@ -159,4 +203,4 @@ def _is_requester(intent_id: str, subject: object) -> bool:
     return bool(subject.get("id") == requester)
 
 
-__all__ = ["EVIDENCE_OF", "MAY_SIGN", "Authority", "RecordError"]
+__all__ = ["EVIDENCE_OF", "MAY_SIGN", "Authority", "RecordError", "vouches"]

@@ -48,7 +48,7 @@ def admit(statement: Statement, world: World, log_time: int, now: int) -> Intent
     """
     refusal = world.authority.refuses(statement, log_time)
     if refusal is not None:
-        raise Refused(refusal, "the signature does not fit, or its key may not say this")
+        raise Refused(refusal, world.authority.why(statement, refusal))
     try:
         intent = statement.read(Intent)
     except RecordError as exc:

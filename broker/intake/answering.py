@@ -113,7 +113,7 @@ def _receive(raw: Raw, world: World, partitions: int) -> Admitted | Answer:
         return quarantined(raw, Refusal.SECRET_FOUND, f"it holds a {secret}; send a reference, rotate the secret")
     refusal = world.authority.refuses(statement, raw.log_time)
     if refusal is not None:
-        raise EnvelopeError(refusal, "the signature does not fit, or its key may not say this")
+        raise EnvelopeError(refusal, world.authority.why(statement, refusal))
     _require_place(raw, statement, partitions)
     if statement.type == Withdrawal.TYPE:
         return _forward(raw, statement, world)

@@ -114,6 +114,33 @@ async def test_a_person_asks_with_a_form_and_the_gateway_signs(door: Door) -> No
     assert door.book.world.authority.refuses(said, T0) is None
 
 
+def gateways_key_is(door: Door, **changes: Any) -> None:
+    """The directory now says this of the gateway's key."""
+    known = door.book.world.directory
+    assert known
+    keys = tuple(key.model_copy(update=changes) if key.role == "gateway" else key for key in known.keys)
+    door.book.world = builders.changed(door.book.world, Directory, keys=keys)
+
+
+async def test_what_the_gateway_may_not_sign_is_refused_with_the_field_to_fill(door: Door) -> None:
+    asked = (await door.ask("ben")).json()["id"]
+    gateways_key_is(door, providers=("https://another.example",))
+    taken_back = await door.http.post(f"/v1/intents/{asked}/withdraw", json={}, headers=door.as_("ben"))
+    checked = await door.http.post("/v1/check", json=BODY, headers=door.as_("ben"))
+    for answer in (await door.ask("ben"), taken_back, checked):
+        assert (answer.status_code, answer.json()["type"]) == (403, "urn:keyturn:problem:not-entitled"), answer.text
+        assert "`providers` of the gateway's key in the directory" in answer.json()["detail"]
+    assert len(door.book.said) == 1
+
+
+async def test_a_gateway_whose_own_key_is_not_in_force_says_so_and_lets_nobody_in(door: Door) -> None:
+    gateways_key_is(door, valid_until=1)
+    answer = await door.ask("ben")
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:keyturn:problem:not-ready")
+    assert "own key" in answer.json()["detail"]
+    assert door.book.said == []
+
+
 async def test_an_idempotency_key_stands_for_one_intent_on_every_process(door: Door, login: Any) -> None:
     first = await door.ask("ben", idempotency_key="click-0001")
     again = await door.ask("ben", idempotency_key="click-0001")

@@ -203,3 +203,24 @@ def test_a_channels_key_vouches_for_its_own_providers_logins_alone(
 def test_a_notifier_whose_key_names_no_provider_vouches_for_nobody() -> None:
     one = authority(key("notifier", providers=()))
     assert one.refuses(signed(examples.DECISION, "notifier"), NOON) is Refusal.NOT_ENTITLED
+
+
+def test_a_key_that_may_not_say_it_is_told_which_field_of_the_directory_is_empty() -> None:
+    def why(one: Authority, record: Record, role: Role) -> str:
+        statement = signed(record, role)
+        refusal = one.refuses(statement, NOON)
+        assert refusal is not None
+        return one.why(statement, refusal)
+
+    ada = Subject(type="person", id="ada")
+    asked = intent(id=examples.INTENT_ID.replace("export-bot", "ada"), subject=ada)
+    slack = authority(key("notifier", channel="slack", providers=(ISSUER,)))
+    assert "`gateways`" in why(listed(gateways=()), examples.INTENT, "gateway")
+    assert "`providers` of the gateway's key" in why(authority(key("gateway", providers=())), asked, "gateway")
+    deaf = authority(key("notifier", providers=()))
+    assert "`providers` of the notifier's key" in why(deaf, examples.DECISION, "notifier")
+    assert "another channel" in why(slack, examples.DECISION, "notifier")
+    chat = examples.DECISION.model_copy(update={"channel": Channel.SLACK})
+    assert "evidence" in why(slack, chat, "notifier")
+    assert "signs for nobody else" in why(ALL, asked, "agent")
+    assert why(ALL, examples.DECISION, "core").startswith("the signature does not fit")

@@ -253,6 +253,9 @@ def _decide(verdict: str, asked: str, reason: str | None, seconds: float, *, as_
                 ERROR,
             )
         recorded = client.decide(view, Verdict(verdict), reason)
+        if recorded.expected_refusal is not None and recorded.expected_refusal.value == "not_entitled":
+            # The core moves no row for a key that may not say this, so no answer will come.
+            _fail(f"{view.id}: {recorded.detail}", FORBIDDEN)
         answer = client.answer(recorded, seconds) if seconds else None
     _tell(view, verdict, recorded, answer, as_json=as_json, quiet=quiet)
 

@@ -10,7 +10,8 @@ from schemas.records import Answer, PendingApproval, Refusal, Source
 
 MEANING: Final[dict[Refusal, str]] = {
     Refusal.BAD_SIGNATURE: "the notifier's key may not say this: its operator must look at the directory's keys",
-    Refusal.NOT_ENTITLED: "the notifier may not say this: its operator must look at the directory's keys",
+    Refusal.NOT_ENTITLED: "this notifier may not vouch for your login: an administrator lists the login's provider in "
+    "`providers` of the notifier's key in the directory",
     Refusal.MALFORMED: "the core could not read it",
     Refusal.WRONG_PARTITION: "it came in on the wrong partition",
     Refusal.ID_OUT_OF_WINDOW: "this intent is too old to be known",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from schemas import assurance, circle, seats
+from schemas.authority import vouches
 from schemas.record import RecordError
 from schemas.records import (
     FINAL,
@@ -83,6 +84,11 @@ def _seats_in(requirement: Requirement | None, person: str, world: World, now: i
     return tuple(of for of in wanted if seats.may_sit(person, of, directory, world.rosters, now))
 
 
+def resolves_as(person: str, row: PendingApproval, world: World, now: int) -> tuple[str, ...]:
+    """The kinds of seats by which the person may end an `unknown`: those asked for, or an operator's if none was."""
+    return _seats_in(seats.of_resolution(requirement_of(row)), person, world, now)
+
+
 def disqualified(row: PendingApproval, world: World) -> Mapping[str, Refusal]:
     """Persons whose yes would be refused for who they are, and why."""
     voted = {vote.person: Refusal.ALREADY_DECIDED for vote in row.votes}
@@ -97,6 +103,9 @@ def expected(
 
     `key` is the notifier's own, which caps the assurance it can vouch for.
     """
+    if key is not None and not vouches(key, said.to_json()):
+        # The core reads no further, and tells nobody.
+        return Refusal.NOT_ENTITLED
     if row is None:
         return Refusal.UNKNOWN_INTENT
     if row.phase in FINAL:

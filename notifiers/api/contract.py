@@ -72,6 +72,10 @@ class You(_Answer):
     approve: Refusal | None = None
     deny: Refusal | None = None
     revoke: Refusal | None = None
+    #: To a word about an `unknown` (`POST …/resolutions`).
+    resolve: Refusal | None = None
+    #: By which seats this person may say it: of those who could have been asked, or `group:operators` where nobody was.
+    resolves_as: tuple[str, ...] = ()
 
 
 class ApprovalView(_Answer):

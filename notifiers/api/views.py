@@ -19,6 +19,7 @@ from schemas.records import (
     PendingApproval,
     Phase,
     Refusal,
+    Resolution,
     Source,
     Verdict,
 )
@@ -179,10 +180,26 @@ def _you(row: PendingApproval, world: World, reader: Reader, now: int) -> contra
         )
         return identity.expected(row, word, world, reader.key, now)
 
+    def foreseen_to_resolve() -> Refusal | None:
+        word = Resolution(
+            intent=row.intent_id,
+            grant=row.grant.digest if row.grant else _NO_DIGEST,
+            found="failed",
+            account=reader.account,
+            person=reader.person.id,
+            channel=Channel.API,
+            evidence=reader.evidence,
+            reason="-",
+            card=_NO_DIGEST,
+        )
+        return identity.expected(row, word, world, reader.key, now)
+
     return contract.You(
         person=reader.person.id,
         seats=identity.seats_of(reader.person.id, row, world, now),
         approve=foreseen(Verdict.APPROVE),
         deny=foreseen(Verdict.DENY),
         revoke=foreseen(Verdict.REVOKE),
+        resolve=foreseen_to_resolve(),
+        resolves_as=identity.resolves_as(reader.person.id, row, world, now) if row.phase is Phase.UNKNOWN else (),
     )

@@ -39,7 +39,13 @@ async def test_an_approval_shows_the_card_the_question_and_what_it_means_for_me(
     assert shown.content_digest() == shown.digest
     assert body["offers_approve"] is True
     assert body["may_not_approve"] == [{"person": "dev", "why": "self_approval"}]
-    assert body["you"] == {"person": "dev", "seats": ["group:sre"], "approve": "self_approval"}
+    assert body["you"] == {
+        "person": "dev",
+        "seats": ["group:sre"],
+        "approve": "self_approval",
+        "resolve": "wrong_phase",
+        "resolves_as": [],
+    }
     assert body["requirement"]["seats"] == [{"of": "group:sre"}, {"of": "group:sre"}]
     assert body["expires_at"] == api.row.expires_at
 

@@ -1,5 +1,7 @@
 """From accounts to persons, and what to expect: held against the core itself."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +9,19 @@ from hypothesis import strategies as st
 from broker import lifecycle
 from notifiers import answers, identity
 from schemas import record
-from schemas.records import AccountRef, Answer, Channel, Context, Phase, Refusal, Resolution, Source, Verdict
+from schemas.records import (
+    AccountRef,
+    Answer,
+    Channel,
+    Context,
+    PendingApproval,
+    Phase,
+    Refusal,
+    Resolution,
+    Source,
+    Verdict,
+)
+from schemas.snapshots import Group
 from tests.notifiers import stage
 
 WORLD = stage.world()
@@ -108,6 +122,40 @@ def test_what_is_expected_of_a_resolution_is_what_the_core_answers(
     event = lifecycle.Event(source, stage.T0, word, record.state(word, stage.API, stage.REALM))
     step = lifecycle.decide(row, event, WORLD, lifecycle.Local())
     assert step.refusal is identity.expected(row, word, WORLD, KEY, stage.T0)
+
+
+def without_asking(row: PendingApproval) -> PendingApproval:
+    """The same, as if policy had permitted it without people."""
+    assert row.classification
+    return row.model_copy(update={"classification": row.classification.model_copy(update={"requirement": None})})
+
+
+@pytest.mark.parametrize("name", ["ana", "cho", "dev"])
+def test_what_is_expected_of_a_resolution_of_an_automatic_act_is_what_the_core_answers(name: str) -> None:
+    known = WORLD.directory
+    assert known
+    operators = Group(id="operators", members=("cho", "dev"))
+    led = replace(WORLD, directories=(known.model_copy(update={"groups": (*known.groups, operators)}),))
+    row = without_asking(stage.unknown())
+    assert row.grant
+    word = Resolution(
+        intent=row.intent_id,
+        grant=row.grant.digest,
+        found="failed",
+        account=stage.account(name),
+        channel=Channel.API,
+        evidence=stage.evidence(),
+        reason="looked",
+        card="c" * 64,
+    )
+    source = Source(topic="t.decisions", partition=0, offset=0)
+    event = lifecycle.Event(source, stage.T0, word, record.state(word, stage.API, stage.REALM))
+    expected = {"ana": Refusal.NO_SEAT, "cho": None, "dev": Refusal.SELF_APPROVAL}[name]
+    assert identity.expected(row, word, led, KEY, stage.T0) is expected
+    assert lifecycle.decide(row, event, led, lifecycle.Local()).refusal is expected
+    assert bool(identity.resolves_as(name, row, led, stage.T0)) == (name != "ana")
+    key = KEY.model_copy(update={"providers": ("https://another.example",)}) if KEY else None
+    assert identity.expected(row, word, led, key, stage.T0) is Refusal.NOT_ENTITLED
 
 
 def test_a_row_that_is_not_known_here_is_expected_to_be_unknown_there() -> None:

@@ -140,14 +140,17 @@ def _report(applying: Coroutine[object, object, "Applied"], *, as_json: bool) ->
     applied = asyncio.run(applying)
     if as_json:
         members = {"document": applied.document, "version": applied.version, "digest": applied.digest}
-        typer.echo(json.dumps(members | {"is_new": applied.is_new, "changes": applied.changes}, indent=2))
+        told = {"is_new": applied.is_new, "changes": applied.changes, "gaps": applied.gaps}
+        typer.echo(json.dumps(members | told, indent=2))
         return
-    if not applied.is_new:
+    if applied.is_new:
+        typer.echo(f"{applied.document}: version {applied.version} is in force  {applied.digest}")
+    else:
         typer.echo(f"{applied.document}: no change; version {applied.version} stays in force  {applied.digest}")
-        return
-    typer.echo(f"{applied.document}: version {applied.version} is in force  {applied.digest}")
     for line in applied.changes:
         typer.echo(f"  {line}")
+    for gap in applied.gaps:
+        typer.echo(f"  still empty: {gap}", err=True)
 
 
 def _now() -> int:

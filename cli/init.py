@@ -27,6 +27,9 @@ def init(
     notifier: Annotated[list[str] | None, typer.Option(help="slack, teams, api or console. May be repeated.")] = None,
     agent: Annotated[list[str] | None, typer.Option(help="An agent that signs for itself. May be repeated.")] = None,
     owner: Annotated[list[str] | None, typer.Option(help="Who answers for the agents. May be repeated.")] = None,
+    issuer: Annotated[
+        list[str] | None, typer.Option(help="OIDC issuer where people log in, as tokens name it. May be repeated.")
+    ] = None,
 ) -> None:
     """Make a realm's keys, passwords, settings and a first directory."""
     from pydantic import ValidationError
@@ -57,7 +60,7 @@ def init(
     except ValidationError as exc:
         wrong = "; ".join(f"{'.'.join(map(str, at['loc'])) or 'realm'}: {at['msg']}" for at in exc.errors())
         raise typer.BadParameter(wrong) from exc
-    laid = lay_out(directory, wanted, owner or (), secrets.token_bytes)
+    laid = lay_out(directory, wanted, owner or (), secrets.token_bytes, issuer or ())
     for name in laid.created:
         typer.echo(f"made  {directory / name}")
     typer.echo(f"kept  {len(laid.kept)} file(s) that were there")
@@ -66,6 +69,7 @@ def init(
         f"  {laid.fingerprint}\n  public key: {laid.root_public}"
     )
     typer.echo(
-        f"\nNext: complete {directory / 'directory.yaml'}, then\n  keyturn topics apply --dir {directory}\n"
+        f"\nNext: complete {directory / 'directory.yaml'} (who people are, and by whose logins), then\n"
+        f"  keyturn topics apply --dir {directory}\n"
         f"  keyturn directory apply {directory / 'directory.yaml'} --dir {directory}"
     )

@@ -5,7 +5,7 @@ when it was read back: of two administrators at once one is told that the other 
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -48,6 +48,8 @@ class Applied:
     version: int
     digest: str
     changes: tuple[str, ...]
+    #: What it leaves empty so that somebody's word can never count.
+    gaps: tuple[str, ...] = ()
 
     @property
     def is_new(self) -> bool:
@@ -73,9 +75,12 @@ async def apply_directory(settings: Settings, file: Path, now: int) -> Applied:
     draft = drafts.load(_text(file), str(file))
 
     def successor(world: World) -> Directory:
-        return drafts.directory(draft, file.parent, *in_force(world, Directory), now)
+        made.append(drafts.directory(draft, file.parent, *in_force(world, Directory), now))
+        return made[-1]
 
-    return await _apply(settings, Directory, successor, now)
+    made: list[Directory] = []
+    applied = await _apply(settings, Directory, successor, now)
+    return replace(applied, gaps=drafts.gaps(made[-1]))
 
 
 async def apply_roster(settings: Settings, file: Path, now: int) -> Applied:

@@ -26,6 +26,7 @@ SKEW_MS: Final = 60_000
 """A new key is valid from this much before now: the log's clock may lag behind the administrator's."""
 MAX_ASSURANCE: Final = {"slack": "channel", "teams": "channel", "api": "identity", "console": "identity"}
 """How far a channel's notifier may vouch; a directory can say less (DESIGN §3, signatures)."""
+CHATS: Final = frozenset({"slack", "teams"})
 KEY_BYTES: Final = 32
 
 S = TypeVar("S", bound=Snapshot)
@@ -214,6 +215,35 @@ def _instant(value: Json, place: str) -> int:
     return round(moment.timestamp() * 1000)
 
 
+# ---------------------------------------------------------------- what is still missing
+
+
+def gaps(known: Directory) -> tuple[str, ...]:
+    """What this directory leaves empty so that somebody's word can never count, and the field to fill; for people."""
+    now_valid = [key for key in known.keys if key.valid_until is None]
+    doors = [key for key in now_valid if key.role in {"notifier", "gateway"}]
+    found = [
+        f"keys: the {key.role} {key.holder} has no `providers`: {_LOST[key.role]}" for key in doors if not key.providers
+    ]
+    met = {provider for key in doors if key.role == "notifier" for provider in key.providers}
+    for person in known.persons:
+        if person.is_active and not any(account.provider in met for account in person.accounts):
+            why = "none of a provider that a notifier vouches for" if person.accounts else "none"
+            found.append(f"persons: {person.id} has no `accounts` ({why}): nobody can decide as {person.id}")
+    holders = {key.holder for key in now_valid if key.role == "agent"}
+    found += [
+        f"agents: {agent.id} has neither a key of its own nor `gateways`: it cannot ask"
+        for agent in known.agents
+        if agent.is_active and agent.id not in holders and not agent.gateways
+    ]
+    if not any(group.id == "operators" and (group.members or group.is_synced) for group in known.groups):
+        found.append("groups: `operators` has no members: nobody can resolve an `unknown` of an automatic act")
+    return tuple(found)
+
+
+_LOST: Final = {"notifier": "no decision through it counts", "gateway": "nobody can ask through it by a login"}
+
+
 # ---------------------------------------------------------------- what changed
 
 
@@ -269,9 +299,15 @@ def digest_of_public(public: str) -> str:
     return hashlib.sha256(base64.b64decode(public)).hexdigest()
 
 
-def first_directory(realm: str, agents: Iterable[str], owners: Iterable[str], keys: Iterable[KeyEntry]) -> str:
-    """The directory that `keyturn init` leaves to be completed: valid as it stands, with the rest as examples."""
+def first_directory(
+    realm: str, agents: Iterable[str], owners: Iterable[str], keys: Iterable[KeyEntry], issuers: Iterable[str] = ()
+) -> str:
+    """The directory that `keyturn init` leaves to be completed: valid as it stands, with the rest as examples.
+
+    `issuers`: where people log in; whoever meets them by a login may vouch for these.
+    """
     owners, agents = tuple(owners), tuple(agents)
+    logins = f"[{', '.join(issuers)}]"
     lines = [
         f"# Who there is in {realm}. Complete it, then: keyturn directory apply directory.yaml",
         "# Versions, key ids and since when a key is valid are counted for you.",
@@ -291,7 +327,7 @@ def first_directory(realm: str, agents: Iterable[str], owners: Iterable[str], ke
     ]
     for agent in agents:
         lines += [f"  - id: {agent}", f"    owners: [{', '.join(owners)}]", "    users: []"]
-        lines += ["    gateways: []                      # holders of gateways' keys that may sign in its name"]
+        lines += ["    gateways: []                      # gateways that may sign for it; its own key needs none"]
         lines += ["    max_open: 20                      # how many of its intents may wait at once"]
         lines += ["    max_per_minute: 60                # how many are admitted within a minute"]
         lines += ["    cool_down: 3600                   # seconds until what people denied may be asked again"]
@@ -313,6 +349,8 @@ def first_directory(realm: str, agents: Iterable[str], owners: Iterable[str], ke
     ]
     for key in keys:
         channel = f", channel: {key.holder}" if key.role == "notifier" else ""
-        channel += ", providers: []" if key.role in {"notifier", "gateway"} else ""
+        if key.role in {"notifier", "gateway"}:
+            # A chat is met by its team or tenant, never by an issuer's login.
+            channel += f", providers: {'[]' if key.holder in CHATS else logins}"
         lines.append(f"  - {{role: {key.role}, holder: {key.holder}{channel}, file: {key.file}}}")
     return "\n".join([*lines, ""])

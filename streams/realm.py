@@ -113,11 +113,11 @@ def fingerprint(public: str) -> str:
     return " ".join(text[start : start + 8] for start in range(0, len(text), 8))
 
 
-def lay_out(folder: Path, realm: Realm, owners: Iterable[str], entropy: Entropy) -> Laid:
+def lay_out(folder: Path, realm: Realm, owners: Iterable[str], entropy: Entropy, issuers: Iterable[str] = ()) -> Laid:
     """Make what is missing in `folder`; keep, byte for byte, what is there.
 
     Only `realm.yaml` may grow, by executors, notifiers and agents; any other difference is a RealmError. `owners` are
-    the persons answerable for the agents; they are listed in the first directory only.
+    the persons answerable for the agents, and `issuers` where people log in; both are for the first directory only.
     """
     home = RealmFolder(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -132,7 +132,7 @@ def lay_out(folder: Path, realm: Realm, owners: Iterable[str], entropy: Entropy)
         if whole.kafka_security != "SSL":
             shelf.put(f"passwords/{role}", lambda: _password(entropy), 0o600)
         shelf.put(f"env/{role}.env", lambda role=role: _environment(whole, role, root), 0o600)  # type: ignore[misc]
-    shelf.put("directory.yaml", lambda: _first_directory(whole, owners), 0o644)
+    shelf.put("directory.yaml", lambda: _first_directory(whole, owners, issuers), 0o644)
     if whole != before:
         home.realm_file.write_text(_realm_text(whole), encoding="utf-8")
         (shelf.created if before is None else shelf.kept).append(home.realm_file.name)
@@ -260,8 +260,8 @@ def _password(entropy: Entropy) -> str:
     return base64.urlsafe_b64encode(entropy(PASSWORD_BYTES)).decode() + "\n"
 
 
-def _first_directory(realm: Realm, owners: Iterable[str]) -> str:
-    return drafts.first_directory(realm.realm, realm.agents, owners, _key_entries(realm))
+def _first_directory(realm: Realm, owners: Iterable[str], issuers: Iterable[str]) -> str:
+    return drafts.first_directory(realm.realm, realm.agents, owners, _key_entries(realm), issuers)
 
 
 def _signing(realm: Realm) -> tuple[str, ...]:

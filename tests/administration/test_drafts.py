@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from schemas import examples
 from schemas.canonical import Json
-from schemas.snapshots import Directory, Roster
+from schemas.snapshots import Directory, Group, Roster
 from streams import drafts
 from streams.drafts import DraftError
 
@@ -66,6 +66,33 @@ def test_the_first_draft_is_a_directory_as_it_stands(tmp_path: Path) -> None:
     assert [person.id for person in made.persons] == ["ada", "grace"]
     assert made.agents[0].owners == ("ada", "grace")
     assert made.keys[0].keyid == CORE.keyid
+
+
+def a_first_draft(folder: Path, issuers: tuple[str, ...]) -> Directory:
+    """What `keyturn init` leaves, with its key files."""
+    entries = []
+    for role, holder in (("core", "core"), ("gateway", "gateway"), ("notifier", "api"), ("notifier", "slack")):
+        (folder / f"{holder}.pub").write_text(examples.signer(holder).public)
+        entries.append(drafts.KeyEntry(f"{holder}.pub", role, holder))
+    return directory(drafts.first_directory("acme", ["bot"], ["ada"], entries, issuers), folder=folder)
+
+
+def test_who_is_met_by_a_login_may_vouch_for_the_issuers_that_init_was_told(tmp_path: Path) -> None:
+    issuer = "https://login.example.com"
+    made = {key.holder: key.providers for key in a_first_draft(tmp_path, (issuer,)).keys}
+    assert made == {"core": (), "gateway": (issuer,), "api": (issuer,), "slack": ()}
+
+
+def test_what_a_directory_leaves_empty_is_told_with_the_field_to_fill(tmp_path: Path) -> None:
+    found = "\n".join(drafts.gaps(a_first_draft(tmp_path, ())))
+    for words in ("gateway gateway has no `providers`", "notifier api has no `providers`", "ada has no `accounts`"):
+        assert words in found
+    assert "bot has neither a key of its own nor `gateways`" in found
+    assert "`operators` has no members" in found
+    ada = examples.DIRECTORY.persons[0].model_copy(update={"accounts": examples.DIRECTORY.persons[1].accounts})
+    known = examples.DIRECTORY
+    whole = known.model_copy(update={"persons": (ada,), "groups": (Group(id="operators", members=("ada",)),)})
+    assert drafts.gaps(whole) == ()
 
 
 def test_of_a_private_keys_file_only_the_public_half_is_taken(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from sandbox.kafka import EmbeddedKafka
 from streams import documents
 from streams.administration import Admin, provision
 from streams.realm import Realm, RealmFolder, lay_out
-from tests.executors.builders import DIRECTORY
+from tests.executors.builders import DIRECTORY, ISSUER
 from tests.executors.stage import PARTITIONS, Core, core_of, now
 
 
@@ -32,7 +32,7 @@ async def core(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Core]:
             notifiers=("api",),
             agents=("bot",),
         )
-        lay_out(folder, realm, ["ada"], secrets.token_bytes)
+        lay_out(folder, realm, ["ada"], secrets.token_bytes, [ISSUER])
         await provision(folder, Admin(address.admin.username, address.admin.password))
         _complete(folder / "directory.yaml")
         admin = RealmFolder(folder).settings("administration")

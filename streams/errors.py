@@ -6,6 +6,7 @@ StreamError
 ├── GapError                        an input's offset is not the position its reader owns (law 11)
 ├── NumberGapError                  a transactional topic's `n` jumped (law 11)
 ├── LostPositionError               a position lies outside what the log still holds
+├── FencedError                     another core took the partition over (broker.core)
 ├── ClusterError                    administration: Kafka refused, with its reason (streams.cluster)
 │   └── GroupIsLiveError            a group's offsets cannot be set while it has members
 ├── ProvisioningError               Kafka is not as the realm needs it (streams.administration)
@@ -35,3 +36,7 @@ class NumberGapError(StreamError):
 
 class LostPositionError(StreamError):
     """The owned position is outside [log start, log end]."""
+
+
+class FencedError(StreamError):
+    """Another core owns the partition now: this one must end, and nothing is wrong with the log."""

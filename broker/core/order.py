@@ -128,6 +128,14 @@ class Order(Generic[T]):
             return Starved(waits=True)
         return Starved(waits=False)
 
+    def awaited(self) -> Mapping[str, int]:
+        """What the first claim, or else the first tick, still waits for: by topic, the offset that is due there."""
+        behind = REPORTS if self._waiting[REPORTS] else TICKS
+        if not self._waiting[behind] or not self._is_behind(behind):
+            return {}
+        needs = self._barriers[behind].needs
+        return {name: self.fetched_to(name) for name, end in needs.items() if self.fetched_to(name) < end}
+
     def ends_are(self, asked: ReadEnds, ends: Mapping[str, int]) -> None:
         """The answer to `ReadEnds`: what had been fetched when it was asked waits behind these ends."""
         self._barriers[asked.behind] = _Barrier(asked.upto, {name: ends[name] for name in asked.topics})

@@ -29,7 +29,7 @@ from schemas.timing import LEADER_SKEW_MS
 from schemas.topics import PROGRESS_KEY
 from schemas.world import SnapshotError
 from streams import connection, crashpoints, holes, reading
-from streams.errors import GapError, LostPositionError, TopicMissingError
+from streams.errors import FencedError, GapError, LostPositionError, TopicMissingError
 from streams.producing import Speaker
 from streams.settings import Settings
 
@@ -42,6 +42,11 @@ TICK_EVERY_MS: Final = 500
 AUDIT_LOOK_BACK_MS: Final = 60_000
 HEAD_WAIT_SECONDS: Final = 20.0
 """Longer than a transaction may stay open (10 s) and the broker takes to notice."""
+FENCE_WAIT_SECONDS: Final = 3.0
+"""Between the ends of one transaction on two topics."""
+STALL_POLLS: Final = 50
+STALL_SECONDS: Final = 30.0
+"""For so many polls, and so long, nothing comes of what the log says is there: no client needs that."""
 
 Clock = Callable[[], int]
 """Unix milliseconds of this machine: decides when to send a tick, and nothing else (law 5)."""
@@ -77,6 +82,10 @@ class CorePartition:
         self._order: Order[ConsumerRecord] = Order({})
         #: By topic: the offset that was due when something later came instead.
         self._gaps: dict[str, int] = {}
+        #: Where `pending` ended when it was restored.
+        self._restored_to = 0
+        #: What is waited for in vain, for how many polls, and since when (of the loop).
+        self._stall: tuple[Mapping[str, int], int, float] = ({}, 0, 0.0)
         #: By topic: the latest log time seen.
         self._latest: dict[str, int] = {}
         self._ticked_at = 0
@@ -89,7 +98,14 @@ class CorePartition:
         producer = connection.producer(self._settings, transactional_id=f"{self._settings.prefix}core-{self._number}")
         await connection.start(producer, self._settings)  # fences whoever owned this partition before
         crashpoints.reached("core.start.1-fenced")
-        await self._restore()
+        try:
+            await self._restore()
+        except LostPositionError as exc:
+            if await self._is_fenced():
+                raise FencedError(
+                    f"partition {self._number}: another core took it over while this one restored it: {exc}"
+                ) from exc
+            raise
         crashpoints.reached("core.start.2-restored")
         consumer = connection.reader(self._settings)
         await connection.start(consumer, self._settings)
@@ -99,8 +115,7 @@ class CorePartition:
         ready()
         log.info("partition served", extra={"partition": self._number, "rows": len(self._own.rows)})
         while not stop.is_set():
-            await self._fetch(consumer)
-            await self._decide_what_is_there(producer)
+            await self._turn(consumer, producer)
             await self._tick_if_due()
         crashpoints.reached("core.stop.1-told")
         await connection.stop(consumer)
@@ -189,6 +204,7 @@ class CorePartition:
         """The rows, and how far they go, up to the end offset taken after the fence."""
         progress: Progress | None = None
         ends = await self._shared.surveyor.ends([pending])
+        self._restored_to = ends[pending]
         async for _, record in reading.read_to_end(consumer, ends):
             key = (record.key or b"").decode()
             if key == PROGRESS_KEY:
@@ -198,6 +214,20 @@ class CorePartition:
             else:
                 self._own.rows.put(key, Stored.read(record.headers, record.value))
         return progress
+
+    async def _is_fenced(self) -> bool:
+        """Whether another core serves this partition by now, so that what does not fit is its work.
+
+        After the fence nobody but the owner writes these rows: once they grow, that is not us. A transaction's rows may
+        be seen a little later than its trail.
+        """
+        pending = TopicPartition(self._names.of(topics.PENDING), self._number)
+        deadline = asyncio.get_running_loop().time() + FENCE_WAIT_SECONDS
+        while (await self._shared.surveyor.ends([pending]))[pending] <= self._restored_to:
+            if asyncio.get_running_loop().time() >= deadline:
+                return False
+            await asyncio.sleep(POLL_MS / 1000)
+        return True
 
     async def _require_head(self, consumer: AIOKafkaConsumer, audit: TopicPartition) -> None:
         """The chain's last record on `audit` must be the head this partition remembers (law 10).
@@ -258,18 +288,28 @@ class CorePartition:
 
     # ------------------------------------------------------------ fetching
 
+    async def _turn(self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer) -> None:
+        """Fetch what there is, and decide what can be decided."""
+        await self._fetch(consumer)
+        await self._decide_what_is_there(producer)
+        await self._notice_stall(self._order.awaited())
+
     async def _fetch(self, consumer: AIOKafkaConsumer) -> None:
         """What there is now, and every live document that was acknowledged before it.
 
         Documents go first in order, so nobody is refused because their directory was still on its way.
         """
-        if not self._offer(consumer, await self._polled(consumer)):
+        is_more = self._offer(consumer, await self._polled(consumer))
+        await self._notice_holes(consumer)
+        if not is_more:
             return
         crashpoints.reached("core.1-inputs-fetched")
         world = {self._place(name): name for name in order.WORLD}
         ends = await self._shared.surveyor.ends(world)
-        while any(self._is_coming(name, ends[place]) for place, name in world.items()):
+        while coming := [name for place, name in world.items() if self._is_coming(name, ends[place])]:
             self._offer(consumer, await self._polled(consumer, *world))
+            await self._notice_holes(consumer)
+            await self._notice_stall({name: self._order.fetched_to(name) for name in coming})
 
     def _is_coming(self, name: str, end: int) -> bool:
         """Whether more of it is to be fetched, as far as no hole is before it."""
@@ -297,6 +337,34 @@ class CorePartition:
                     self._seek_back(consumer, place, names[place], exc)
                     break
         return bool(set(names.values()) - set(order.WORLD))
+
+    async def _notice_holes(self, consumer: AIOKafkaConsumer) -> None:
+        """Law 11, with nothing after the hole: the client went past offsets (a marker, say) and gave no record."""
+        for name in self._order.positions:
+            place, due = self._place(name), self._order.fetched_to(name)
+            position = await consumer.position(place)
+            if position > due:
+                exc = order.OffsetGapError(f"{name}: no record before offset {position} where {due} was due")
+                self._seek_back(consumer, place, name, exc)
+
+    async def _notice_stall(self, awaited: Mapping[str, int]) -> None:
+        """Law 11, where the client does not even move: nobody waits in silence for what the log says is there."""
+        now = asyncio.get_running_loop().time()
+        last, polls, since = self._stall
+        if not awaited or awaited != last:
+            self._stall = (awaited, 0, now)
+            return
+        self._stall = (awaited, polls + 1, since)
+        if polls < STALL_POLLS or now - since < STALL_SECONDS:
+            return
+        # Asked again: a log that cannot be reached says so itself.
+        places = {self._place(name): due for name, due in awaited.items()}
+        ends = await self._shared.surveyor.ends(places)
+        stalled = ", ".join(f"{at.topic}/{at.partition}: {due} of {ends[at]}" for at, due in places.items())
+        raise GapError(
+            f"nothing comes where it is due, in {polls} polls ({stalled}): look at the leader of this partition; if "
+            "records are gone for good, `keyturn core skip` goes on, audited"
+        )
 
     def _seek_back(
         self, consumer: AIOKafkaConsumer, place: TopicPartition, name: str, exc: order.OffsetGapError

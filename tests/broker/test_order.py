@@ -64,11 +64,14 @@ def test_a_claim_and_a_tick_wait_for_what_stands_below_the_ends_read_after_they_
         assert isinstance(asked, ReadEnds)
         ordered.ends_are(asked, {each: 2 if each == name else 0 for each in needs})
         assert ordered.next() == Starved(waits=True)
+        assert ordered.awaited() == {name: 0}
         ordered.offer(Input(name, 0, "first"))
         assert ordered.next() == Ready(Input(name, 0, "first"))
         assert ordered.next() == Starved(waits=True)
+        assert ordered.awaited() == {name: 1}
         ordered.offer(Input(name, 1, "second"))
         assert taken(ordered) == ["second", f"{topic}/0"]
+        assert ordered.awaited() == {}
 
 
 def test_ends_read_for_one_claim_are_never_used_for_a_later_one() -> None:

@@ -1,13 +1,15 @@
 """Law 4 on a real log: what was acknowledged wins over a claim that the core has in its hands already."""
 
 import asyncio
-from collections.abc import Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from broker.core import partition
 from broker.core.partition import CorePartition, Shared
 from schemas import topics
 from schemas.record import state
@@ -26,8 +28,10 @@ from schemas.records import (
     Verdict,
 )
 from streams import connection, reading
+from streams.errors import FencedError, GapError
 from streams.producing import Speaker
 from streams.reading import Surveyor
+from streams.settings import Settings
 from tests.broker.builders import DIGEST, REALM, account, evidence, signer
 from tests.core.laws import assert_whole
 from tests.house import PARTITIONS, SECONDS, House, bot_of, now
@@ -176,6 +180,10 @@ class SlowReader:
     def seek(self, place: TopicPartition, offset: int) -> None:
         self.consumer.seek(place, offset)
 
+    async def position(self, place: TopicPartition) -> int:
+        kept = self.kept.get(place)
+        return int(kept[0].offset) if kept else await self.consumer.position(place)
+
 
 @pytest.mark.parametrize("topic", [topics.CLASSIFIED, topics.DECISIONS], ids=["a withdrawal", "a deny"])
 async def test_a_claim_that_was_fetched_first_waits_for_what_its_reader_is_slow_to_deliver(
@@ -204,8 +212,7 @@ async def test_a_claim_that_was_fetched_first_waits_for_what_its_reader_is_slow_
         slow = SlowReader(consumer, TopicPartition(realm.name(topic), 0))
         async with asyncio.timeout(SECONDS):
             while part._order.positions[topics.REPORTS.name] <= claim.offset:
-                await part._fetch(slow)
-                await part._decide_what_is_there(producer)
+                await part._turn(slow, producer)
         await consumer.stop()
         await producer.stop()
 
@@ -214,3 +221,85 @@ async def test_a_claim_that_was_fetched_first_waits_for_what_its_reader_is_slow_
     assert ended.phase is (Phase.WITHDRAWN if topic is topics.CLASSIFIED else Phase.DENIED)
     trail = await assert_whole(realm)
     assert [each.refusal for each in trail if each.source == claim] == [Refusal.FINAL]
+
+
+async def test_a_claim_does_not_wait_in_silence_for_what_its_reader_never_delivers(
+    realm: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition, "STALL_SECONDS", 1.0)
+    monkeypatch.setattr(partition, "STALL_POLLS", 5)
+    [intent] = realm.intents(1, bot_of(0), "s3.copy")
+    async with realm.run("core") as core:
+        await core.ready()
+        row = (await approved(realm, [intent]))[intent.id]
+        assert await core.stop() == 0
+    denied = await realm.say(topics.DECISIONS, a_decision(row, Verdict.DENY, "eve"), by="api")
+    claim = await realm.say(topics.REPORTS, a_claim(row), by="s3")
+
+    settings = realm.settings("core")
+    consumer = connection.reader(settings)
+    async with Speaker(settings) as speaker, Surveyor(settings) as surveyor:
+        producer = connection.producer(settings, transactional_id=f"{settings.prefix}core-0")
+        await connection.start(producer, settings)
+        await connection.start(consumer, settings)
+        part = CorePartition(settings, 0, Shared(PARTITIONS, settings.signer(), speaker, surveyor, now))
+        await part._restore()
+        reading.assign_at(consumer, part._positions())
+        deaf = SlowReader(consumer, TopicPartition(realm.name(topics.DECISIONS), 0), polls=1_000_000)
+        place = f"{realm.name(topics.DECISIONS)}/0: {denied.offset} of {denied.offset + 1}"
+
+        async def serve() -> None:
+            while True:
+                await part._turn(deaf, producer)
+
+        with pytest.raises(GapError, match=re.escape(place)):
+            await asyncio.wait_for(serve(), SECONDS)
+        assert part._order.positions[topics.REPORTS.name] == claim.offset
+        await consumer.stop()
+        await producer.stop()
+
+
+class Meanwhile(Surveyor):
+    """Something happens before it says where this topic ends."""
+
+    topic = ""
+    happens: Callable[[], Awaitable[None]] | None = None
+
+    async def ends(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        wanted = list(places)
+        if self.happens is not None and self.topic in {place.topic for place in wanted}:
+            happens, self.happens = self.happens, None
+            await happens()
+        return await super().ends(wanted)
+
+
+async def test_a_core_that_another_one_replaced_while_it_restored_says_that_it_was_fenced(
+    realm: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[AIOKafkaConsumer | AIOKafkaProducer] = []
+    start = connection.start
+
+    async def noted(client: AIOKafkaConsumer | AIOKafkaProducer, settings: Settings) -> None:
+        begun.append(client)
+        await start(client, settings)
+
+    [intent] = realm.intents(1, bot_of(0))
+
+    async def another_takes_over() -> None:
+        async with realm.run("core") as core:
+            await core.ready()
+            await realm.classify([intent])
+            await realm.until_row(intent, lambda row: row.phase is Phase.PLANNING)
+            assert await core.stop() == 0
+
+    settings = realm.settings("core")
+    async with Speaker(settings) as speaker, Meanwhile(settings) as surveyor:
+        # Its rows are restored by then, and its trail is not looked at.
+        surveyor.topic, surveyor.happens = realm.name(topics.AUDIT), another_takes_over
+        zombie = CorePartition(settings, 0, Shared(PARTITIONS, settings.signer(), speaker, surveyor, now))
+        monkeypatch.setattr(connection, "start", noted)
+        with pytest.raises(FencedError, match="partition 0: another core took it over"):
+            await zombie.run(asyncio.Event(), lambda: None)
+        # It tidies nothing up: its process would be gone.
+        for client in begun:
+            await client.stop()

@@ -1,8 +1,10 @@
 """A log that was cut, torn or written by a stranger stops the core by name: nothing is lost in silence."""
 
 import asyncio
+import contextlib
 import signal
 
+import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
@@ -14,6 +16,7 @@ from schemas.topics import Topic
 from streams import connection
 from streams.cluster import _configuration
 from tests.core.laws import assert_whole
+from tests.hostility.commands import keyturn
 from tests.house import House, NewRealm, bot_of, now, until
 
 
@@ -25,14 +28,21 @@ async def cut(realm: House, topic: Topic, partition: int, before: int) -> None:
         await asyncio.wrap_future(future)
 
 
-async def tear(realm: House, topic: Topic, partition: int) -> None:
-    """Write a transaction, whose end takes an offset of its own: a hole."""
+class TakenBackError(Exception):
+    """Aborts a transaction."""
+
+
+async def tear(realm: House, topic: Topic, partition: int, *, is_aborted: bool = False) -> None:
+    """Write a transaction, whose end takes an offset of its own: a hole. An aborted one's records are in it, too."""
     end = (await realm.ends(topic))[partition]
     producer: AIOKafkaProducer = connection.producer(realm.master, transactional_id=f"{realm.folder.name}-stranger")
     await connection.start(producer, realm.master)
     try:
-        async with producer.transaction():
-            await producer.send_and_wait(realm.name(topic), b"{}", key=b"stranger", partition=partition)
+        with contextlib.suppress(TakenBackError):
+            async with producer.transaction():
+                await producer.send_and_wait(realm.name(topic), b"{}", key=b"stranger", partition=partition)
+                if is_aborted:
+                    raise TakenBackError
     finally:
         await producer.stop()
 
@@ -47,10 +57,9 @@ async def test_a_hole_in_an_input_stops_the_core_by_name(new_realm: NewRealm) ->
         [first, second] = realm.intents(2, bot_of(0))
         await realm.classify([first])
         await tear(realm, topics.CLASSIFIED, 0)
+        await realm.classify([second])
         async with realm.run("core") as core:
-            await core.ready()
             await realm.until_row(first, lambda row: row.phase is Phase.PLANNING)
-            await realm.classify([second])
             why = await core.failed()
         assert "GapError" in why
         assert "classified/0" in why
@@ -60,6 +69,29 @@ async def test_a_hole_in_an_input_stops_the_core_by_name(new_realm: NewRealm) ->
         # What the stranger wrote is a record like any other: unreadable, said once.
         [refused] = [each for each in trail if each.source.offset == 2 and each.source.topic == topics.CLASSIFIED.name]
         assert refused.refusal is Refusal.MALFORMED
+
+
+@pytest.mark.parametrize("is_aborted", [False, True], ids=["a marker", "records that were taken back"])
+async def test_a_hole_with_nothing_after_it_stops_the_core_by_name(new_realm: NewRealm, is_aborted: bool) -> None:
+    async with new_realm() as realm:
+        [intent] = realm.intents(1, bot_of(0))
+        async with realm.run("core") as core:
+            await core.ready()
+            await tear(realm, topics.CLASSIFIED, 0, is_aborted=is_aborted)
+            why = await core.failed()
+        due = 1 if is_aborted else 2
+        assert "GapError" in why
+        assert "classified/0" in why
+        assert f"no record before offset 3 where {due} was due" in why
+        # And whoever declares it finds the core going on.
+        place = f"classified/0/{due}"
+        said = await keyturn(realm, "core", "skip", place, "--reason", "a stranger wrote here", "--wait", "0")
+        assert said.code == 75, said
+        async with realm.run("core") as core:
+            await core.ready()
+            await realm.classify([intent])
+            await realm.until_row(intent, lambda row: row.phase is Phase.PLANNING)
+            assert await core.stop() == 0
 
 
 async def test_records_that_are_gone_before_they_were_decided_stop_the_core_by_name(new_realm: NewRealm) -> None:

@@ -4,16 +4,20 @@ import asyncio
 import json
 import signal
 import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import pytest
 
 import keyturn
 from keyturn import Phase, ids, intents, testing
 from keyturn.blocking import Intent
+from keyturn.outcomes import Status
 from keyturn.testing import Keyturn
+from keyturn.transport import Transport
 
 BUCKET = ("bucket", "acme-customers")
 PLACE = {"source": "eu/2026/", "destination": "acme-exports"}
@@ -235,19 +239,37 @@ def test_a_closed_client_says_so() -> None:
         client.submit("s3.export", BUCKET, PLACE, reason=REASON)
 
 
+class Telling:
+    """A transport that says whenever somebody has heard the first of an intent and now waits for more."""
+
+    def __init__(self, inner: Transport, waits: Callable[[], object]) -> None:
+        self._inner = inner
+        self._waits = waits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def watch(self, intent_id: str) -> AsyncGenerator[Status, None]:
+        async with aclosing(self._inner.watch(intent_id)) as watch:
+            yield await anext(watch)
+            # No await between this and the wait: whoever hears of it on this loop, or by it, comes after.
+            self._waits()
+            async for status in watch:
+                yield status
+
+
 @pytest.mark.parametrize("withdraws", [False, True])
 def test_closing_ends_what_other_threads_wait_for_and_takes_nothing_back(withdraws: bool) -> None:
     world = Keyturn()
     world.waits()
-    client = world.connect("reporter")
+    waiting = threading.Semaphore(0)
+    inner = world.connect_async("reporter")
+    inner.transport = Telling(inner.transport, waiting.release)
+    client = keyturn.Client(inner)
     intents = [client.submit("s3.export", BUCKET, PLACE, reason=REASON) for _ in range(3)]
-    begun = threading.Barrier(4)
     ended: dict[str, keyturn.KeyturnError] = {}
 
     def wait(intent: Intent) -> None:
-        events = intent.events()
-        next(events)
-        begun.wait(60)
         try:
             intent.wait(withdraw_on_cancel=withdraws)
         except keyturn.KeyturnError as exc:
@@ -256,7 +278,7 @@ def test_closing_ends_what_other_threads_wait_for_and_takes_nothing_back(withdra
     threads = [threading.Thread(target=wait, args=(intent,), daemon=True) for intent in intents]
     for thread in threads:
         thread.start()
-    begun.wait(60)
+    assert all(waiting.acquire(timeout=60) for _ in threads)
     client.close()
     for thread in threads:
         thread.join(60)
@@ -269,13 +291,16 @@ def test_closing_ends_what_other_threads_wait_for_and_takes_nothing_back(withdra
 async def test_closing_ends_what_other_tasks_wait_for_with_the_id_to_go_on_with() -> None:
     world = Keyturn()
     world.waits()
+    begun = asyncio.Event()
     client = world.connect_async("reporter")
+    client.transport = Telling(client.transport, begun.set)
     await client.__aenter__()
     intent = await client.submit("s3.export", BUCKET, PLACE, reason=REASON)
     events = intent.events()
     await anext(events)
+    assert not begun.is_set()
     waiting = asyncio.create_task(intent.wait(withdraw_on_cancel=True))
-    await asyncio.sleep(0)
+    await asyncio.wait_for(begun.wait(), 60)
 
     await client.aclose()
 

@@ -32,6 +32,7 @@ from schemas.records import (
     OutcomeUnknown,
     PendingApproval,
     Phase,
+    Pinned,
     Plan,
     PlanFailed,
     PlanRequest,
@@ -67,6 +68,10 @@ MAX_ROW_BYTES: Final = 384 * 1024
 RESTORED: Final = "asked before the realm was restored, and may have been done since: look there, and ask anew"
 REASON_BYTES: Final = 6 * 1024
 """Of a reason as JSON, where a control character takes six: whatever repeats it has a cap of its own."""
+
+PINNED_REASON_BYTES: Final = 256
+"""The same, of a row that never waited."""
+CUT: Final = "..."
 
 EventRecord: TypeAlias = (
     ClassifiedIntent | ForwardedWithdrawal | Plan | PlanFailed | Claim | Outcome | Decision | Resolution | Tick
@@ -391,6 +396,57 @@ def _new_row(case: _Case, classified: ClassifiedIntent, phase: Phase, found: Cla
     )
 
 
+def kept(row: PendingApproval) -> PendingApproval:
+    """What of a row is remembered. Of what was refused or denied at the door: which body pins the id, and why (T14).
+
+    Whoever may ask may be refused as often as it likes, and each row stays for a day: it costs the core nothing that
+    grows with what was asked. The trail has the whole of it, and `status` the whole reason.
+    """
+    if row.phase not in _AT_THE_DOOR or row.round is not None or (pinned := _pin(row)) is None:
+        return row
+    return row.model_copy(
+        update={
+            "classified": None,
+            "classification": None,
+            "pinned": pinned,
+            "circle": (),
+            "circle_from": 0,
+            "circle_to": 0,
+            "reason": _shortened(row.reason),
+        }
+    )
+
+
+_AT_THE_DOOR: Final = frozenset({Phase.REFUSED, Phase.DENIED})
+
+
+def _pin(row: PendingApproval) -> Pinned | None:
+    """Which body pins this row's id."""
+    if row.classified is None:
+        return None
+    classified = row.classified.read(ClassifiedIntent)
+    signed = classified.intent
+    try:
+        intent: Intent | None = signed.read(Intent)
+    except RecordError:
+        intent = None
+    return Pinned(
+        digest=signed.digest,
+        source=classified.source,
+        subject=intent.subject if intent else None,
+        action=intent.action.name if intent else None,
+    )
+
+
+def _shortened(reason: str | None) -> str | None:
+    if reason is None or len(canonical.encode(reason)) <= PINNED_REASON_BYTES:
+        return reason
+    cut = reason[:PINNED_REASON_BYTES]
+    while len(canonical.encode(cut)) > PINNED_REASON_BYTES - len(CUT):
+        cut = cut[:-1]
+    return cut + CUT
+
+
 def _withdraw_first(case: _Case) -> Step:
     """None, withdrawal: it overtook its intent, which may still come by the sweep. Requester and owners pin the id.
 
@@ -414,9 +470,9 @@ def _withdraw_first(case: _Case) -> Step:
 def _again(case: _Case) -> Step:
     """Any, classified again. The first body seen under an id pins it for ever (law 1, T1)."""
     row, classified = case.here, _record(case.event, ClassifiedIntent)
-    if row.classified is None:
+    first = row.pinned if row.pinned is not None else _pin(row)
+    if first is None:
         raise _Refused(Refusal.FINAL, "withdrawn before it came")
-    first = row.classified.read(ClassifiedIntent).intent
     if first.digest == classified.intent.digest:
         raise _Refused(Refusal.DUPLICATE)
     raise _Refused(Refusal.CONFLICT, "another body was seen first under this id; take a new id")

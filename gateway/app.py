@@ -546,6 +546,8 @@ def _first_body(entry: Entry) -> tuple[str, Source | None] | None:
     """The digest that pins this id, and where it lies. No place: a withdrawal came first, nothing can follow."""
     row = _verified(entry)
     if row is not None:
+        if row.pinned is not None:
+            return row.pinned.digest, row.pinned.source
         if row.classified is None:
             return "", None
         try:

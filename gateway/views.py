@@ -22,7 +22,7 @@ from schemas.world import World
 
 
 def intent_of(row: PendingApproval) -> Statement | None:
-    """The signed intent of a row; none when a withdrawal came first."""
+    """The signed intent of a row; none when a withdrawal came first, or when only what pins the id was kept."""
     if row.classified is None:
         return None
     return row.classified.read(ClassifiedIntent).intent
@@ -30,6 +30,8 @@ def intent_of(row: PendingApproval) -> Statement | None:
 
 def subject_of(known: Known, row: PendingApproval | None) -> Subject | None:
     """Who asked, by the signed intent itself; None where there is none to read."""
+    if row is not None and row.pinned is not None:
+        return row.pinned.subject
     statement = intent_of(row) if row is not None else known.asked.statement if known.asked else None
     try:
         return statement.read(Intent).subject if statement is not None else None
@@ -65,7 +67,7 @@ def view(intent_id: str, known: Known, row: PendingApproval | None, world: World
 def _of_row(row: PendingApproval, world: World, version: str, refused: tuple[QuarantineView, ...]) -> IntentView:
     statement = intent_of(row)
     intent = _read(statement) if statement else None
-    found = row.classification
+    pinned, found = row.pinned, row.classification
     is_asked = row.phase in {Phase.PENDING, Phase.APPROVED}
     return IntentView(
         id=row.intent_id,
@@ -74,9 +76,9 @@ def _of_row(row: PendingApproval, world: World, version: str, refused: tuple[Qua
         is_final=row.phase in FINAL,
         refusal=row.refusal,
         reason=row.reason,
-        action=intent.action.name if intent else None,
+        action=intent.action.name if intent else pinned.action if pinned else None,
         resource=_resource(intent),
-        digest=statement.digest if statement else None,
+        digest=statement.digest if statement else pinned.digest if pinned else None,
         question=row.question.digest if row.question and is_asked else None,
         risk=found.risk if found else None,
         seats=_seats(row, world),

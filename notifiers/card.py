@@ -273,6 +273,8 @@ def _sections(row: PendingApproval, asked: _Asked, says: _Words) -> Iterator[Sec
 
 
 def _headline(row: PendingApproval, intent: Intent | None) -> str:
+    if intent is None and row.pinned is not None:
+        return f"{row.intent_id}: {row.pinned.action or 'it'} never waited, and what it asked is on the trail alone"
     if intent is None:
         return f"{row.intent_id}: the intent itself is not here"
     # The target is never shortened (a long one does not fit instead): see `_where`.

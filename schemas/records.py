@@ -647,6 +647,18 @@ class Answer(Part):
     refusal: Refusal | None = None
 
 
+class Pinned(Part):
+    """Which body pins an id whose intent never waited, and what its requester is shown of it."""
+
+    #: Of the signed intent; the same again is a duplicate, another a conflict (law 1).
+    digest: Digest
+    #: Where it lies on `intents`.
+    source: Source
+    #: Who asked for what, where that can be read.
+    subject: Subject | None = None
+    action: ActionName | None = None
+
+
 class PendingApproval(Record):
     """The row of one intent: everything the core knows of it. Topic `pending`, compacted; law 3 and 4 rest on it."""
 
@@ -655,8 +667,10 @@ class PendingApproval(Record):
 
     intent_id: IntentId
     phase: Phase
-    #: The signed answer of intake, with the signed intent inside. Absent when a withdrawal came first.
+    #: The signed answer of intake, with the signed intent inside. Absent when a withdrawal came first, and of what
+    #: never waited: then only `pinned` is kept, as the trail has the rest and anybody can ask for what is refused.
     classified: Statement | None = None
+    pinned: Pinned | None = None
     #: What is in force: intake's proposal, the core's own computation, and the plan, the strictest of each.
     classification: Classification | None = None
     round: Round | None = None

@@ -44,7 +44,8 @@ class Stored:
 
     @classmethod
     def of(cls, row: PendingApproval) -> "Stored":
-        """A row to be written."""
+        """A row to be written: what of it is kept."""
+        row = lifecycle.kept(row)
         denied = lifecycle.denied_wish_of(row) or NOTHING
         return cls(row.to_bytes(), row.phase, lifecycle.due_at(row), row.ended_at, row.asked_at, denied)
 

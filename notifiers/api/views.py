@@ -81,7 +81,7 @@ def summary(held: Held, world: World) -> contract.Summary:
         version=held.version,
         phase=row.phase,
         question_digest=row.question.digest if row.question else None,
-        action=intent.action.name if intent else None,
+        action=intent.action.name if intent else row.pinned.action if row.pinned else None,
         resource_type=intent.resource.type if intent else None,
         resource=intent.resource.id if intent else None,
         risk=row.classification.risk if row.classification else None,

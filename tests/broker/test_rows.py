@@ -1,5 +1,7 @@
 """Rows as bytes: hints are only hints, ticks find each row once, and nothing is forgotten before its time."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,9 +10,9 @@ from broker import lifecycle
 from broker.core.rows import OPEN, TIMED, Rows, Stored
 from schemas import ids
 from schemas.record import RecordError
-from schemas.records import FINAL, PendingApproval, Phase, Source
+from schemas.records import FINAL, PendingApproval, Phase, Pinned, Refusal, Source, Subject
 from schemas.timing import LEADER_SKEW_MS
-from tests.broker.builders import DAY, HOUR, MINUTE, T0, in_phase
+from tests.broker.builders import DAY, HOUR, MINUTE, T0, Story, in_phase
 
 
 def a_row(
@@ -252,3 +254,85 @@ def test_an_unreadable_row_with_the_hints_of_an_earlier_version_is_kept_as_it_is
     assert (stored.phase, stored.due, stored.asked) == (Phase.PENDING, 5, 0)
     with pytest.raises(RecordError):
         stored.row()
+
+
+# ---------------------------------------------------------------- what never waited (T14)
+
+
+def refused_at_the_door() -> Story:
+    story = Story()
+    story.ask("s3.copy", said={"refusal": Refusal.BAD_PARAMETERS, "reason": "no such bucket", "classification": None})
+    return story
+
+
+def denied_at_the_door() -> Story:
+    story = Story()
+    story.ask("s3.forbidden")
+    return story
+
+
+@pytest.mark.parametrize("story", [refused_at_the_door, denied_at_the_door])
+def test_what_never_waited_is_remembered_by_the_digest_of_its_body_alone(story: Callable[[], Story]) -> None:
+    told = story()
+    whole = told.here
+    assert whole.phase in {Phase.REFUSED, Phase.DENIED}
+    stored = Stored.of(whole)
+    assert len(stored.value) < 700 < len(whole.to_bytes())
+    small = stored.row()
+    assert small.pinned
+    assert (small.pinned.digest, small.pinned.action) == (told.intent.digest, told.intent.action.name)
+    assert (small.phase, small.refusal, small.reason) == (whole.phase, whole.refusal, whole.reason)
+    assert Stored.of(small) == Stored.read(stored.headers(), stored.value) == stored
+    assert Rows().denied_at(told.intent.content_digest) is None
+
+
+def test_the_largest_row_of_what_never_waited_stays_below_a_kilobyte() -> None:
+    most = Source(topic="classified", partition=1023, offset=2**53 - 1)
+    row = PendingApproval(
+        intent_id=ids.intent_id("a" * 63, T0, bytes(10)),
+        phase=Phase.REFUSED,
+        refusal=max(Refusal, key=lambda one: len(one.value)),
+        pinned=Pinned(
+            digest="f" * 64,
+            source=most.model_copy(update={"topic": "intents"}),
+            subject=Subject(type="person", id="a" * 63),
+            action=f"{'a' * 31}.{'a' * 63}",
+        ),
+        reason="\x01" * 2000,
+        circle=("ada",),
+        circle_from=1,
+        circle_to=1,
+        asked_at=T0,
+        ended_at=T0,
+        changed=most,
+        changed_at=T0,
+    )
+    at_the_door = refused_at_the_door().here.model_copy(
+        update={name: getattr(row, name) for name in ("intent_id", "refusal", "reason", "circle", "changed")}
+    )
+    small = lifecycle.kept(at_the_door)
+    assert small.pinned
+    assert len(small.model_copy(update={"pinned": row.pinned}).to_bytes()) < 1024
+    assert small.reason is not None
+    assert small.reason.endswith("...")
+
+
+@pytest.mark.parametrize("story", [refused_at_the_door, denied_at_the_door])
+def test_from_the_digest_alone_the_same_body_is_a_duplicate_and_another_a_conflict(story: Callable[[], Story]) -> None:
+    told = story()
+    told.row = Stored.of(told.here).row()
+    assert told.ask_this(told.intent).refusal is Refusal.DUPLICATE
+    assert told.ask_this(told.intent.model_copy(update={"ttl": 61})).refusal is Refusal.CONFLICT
+    assert told.row.pinned
+
+
+def test_what_waited_is_remembered_whole() -> None:
+    for phase in Phase:
+        row = in_phase(phase).here
+        if row.round is not None:
+            assert lifecycle.kept(row) is row
+
+
+def test_a_withdrawal_that_came_first_pins_the_id_as_before() -> None:
+    row = a_row(phase=Phase.WITHDRAWN, ended=T0)
+    assert lifecycle.kept(row) is row

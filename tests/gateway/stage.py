@@ -15,6 +15,7 @@ import httpx
 import jwt
 from aiokafka import ConsumerRecord
 
+from broker import lifecycle
 from gateway.app import Gateway, make_app
 from gateway.book import Changes, Entry, Watcher
 from gateway.callers import audience_of
@@ -164,7 +165,7 @@ class MemoryBook:
             "changed": Source(topic="classified", partition=0, offset=1),
             "changed_at": self.clock[0],
         }
-        row = PendingApproval.model_validate(members | more)
+        row = lifecycle.kept(PendingApproval.model_validate(members | more))
         self.put(row)
         return row
 

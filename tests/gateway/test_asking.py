@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from schemas import ids
-from schemas.records import Context, Intent, Phase, Subject, Withdrawal
+from schemas.records import Context, Intent, Phase, Refusal, Subject, Withdrawal
 from schemas.snapshots import Directory, Manifests, Policies
 from streams.facts import Catalog
 from tests.broker import builders
@@ -39,6 +39,19 @@ async def test_the_same_bytes_again_have_the_same_answer_and_are_written_once(do
     later = await door.submit(intent)
     assert (later.status_code, later.json()) == (200, first.json())
     assert len(door.book.said) == 1
+
+
+async def test_what_was_refused_is_answered_and_shown_from_the_little_that_is_kept_of_it(door: Door) -> None:
+    intent = door.intent()
+    first = await door.submit(intent)
+    row = door.book.answer(intent, Phase.REFUSED, refusal=Refusal.OVERLOADED, reason="too many wait", ended_at=T0)
+    assert (row.classified, len(row.to_bytes()) < 700) == (None, True)
+    later = await door.submit(intent)
+    assert (later.status_code, later.json()) == (200, first.json())
+    assert (await door.submit(intent.model_copy(update={"ttl": 60}))).status_code == 409
+    shown = (await door.http.get(f"/v1/intents/{intent.id}", headers=door.reading("bot"))).json()
+    assert (shown["phase"], shown["reason"], shown["digest"]) == ("refused", "too many wait", intent.digest)
+    assert shown["action"] == intent.action.name
 
 
 async def test_a_process_that_restarted_gives_the_same_answers(door: Door, login: Any) -> None:

@@ -14,7 +14,7 @@ from gateway.flood import Crowd, Flood
 from gateway.ledger import KEPT_MS, Marks
 from schemas import canonical
 from schemas.record import state
-from schemas.records import Context, Outcome, Phase, Quarantined, Receipt, Refusal, Result, Source
+from schemas.records import Context, Outcome, Phase, Quarantined, Receipt, Refusal, Result, Round, Source
 from schemas.snapshots import Directory
 from tests.broker import builders
 from tests.broker.builders import REALM, T0, signer
@@ -327,7 +327,8 @@ async def test_what_never_got_a_row_is_forgotten_after_the_window_and_no_row_eve
 async def test_a_requesters_own_words_come_back_as_json_and_nothing_else(door: Door, reason: str) -> None:
     intent = door.intent(context=Context(reason=reason))
     assert (await door.submit(intent)).status_code == 202
-    door.book.answer(intent, Phase.DENIED, reason=reason)
+    asked = Round(intent=intent.id, number=1, opened=Source(topic="classified", partition=0, offset=1))
+    door.book.answer(intent, Phase.DENIED, reason=reason, round=asked)
     answer = await door.show(intent.id)
     assert answer.json()["reason"] == reason
     assert answer.headers["x-content-type-options"] == "nosniff"

@@ -12,6 +12,7 @@ ORDER = "broker.core.order"
 DECIDING = "broker.core.deciding"
 PARTITION = "broker.core.partition"
 CHECKING = "executors.checking"
+AUTHORITY = "schemas.authority"
 ACTOR = "executors.actor"
 
 
@@ -128,6 +129,27 @@ MUTANTS = (
             NO_CIRCLE_CHECK,
         ),
         themes=(9,),
+    ),
+    Mutant(
+        "the circle begins where intake read, not where it was asked",
+        2,
+        (
+            Edit(LIFE, "    begins = case.world.circle_begins(asked_at, cited)\n", "    begins = max(cited, 1)\n"),
+            NO_CIRCLE_CHECK,
+        ),
+        themes=(9,),
+    ),
+    Mutant(
+        "an operator inside the circle says what became of it",
+        2,
+        (
+            Edit(
+                LIFE,
+                '    if person in row.circle:\n        raise _Refused(Refusal.SELF_APPROVAL, f"{person} stands behind the requester")\n    requirement = ',
+                "    requirement = ",
+            ),
+        ),
+        tests=("tests/broker/test_lifecycle_table.py",),
     ),
     Mutant(
         "an account that is nobody's, or somebody else's, counts",
@@ -500,6 +522,42 @@ MUTANTS = (
             Edit(LIFE, " or world.authority.refuses(vote.decision, vote.log_time) is not None:\n", ":\n"),
             NO_YES_CHECK,
         ),
+    ),
+    Mutant(
+        "a key vouches for logins of every provider",
+        6,
+        (
+            Edit(
+                AUTHORITY,
+                "    if provider not in key.providers or kind not in EVIDENCE_OF[key.channel]:\n",
+                "    if kind not in EVIDENCE_OF[key.channel]:\n",
+            ),
+        ),
+        tests=("tests/schemas/test_authority.py",),
+    ),
+    Mutant(
+        "a gateway signs for agents that do not list it",
+        6,
+        (
+            Edit(
+                AUTHORITY,
+                "            return key.holder in self._gateways.get(name, frozenset())\n",
+                "            return name in self._gateways\n",
+            ),
+        ),
+        tests=("tests/schemas/test_authority.py",),
+    ),
+    Mutant(
+        "a gateway signs for persons whom it cannot have met",
+        6,
+        (
+            Edit(
+                AUTHORITY,
+                '        return kind == "person" and not self._providers.get(name, frozenset()).isdisjoint(key.providers)\n',
+                '        return kind == "person"\n',
+            ),
+        ),
+        tests=("tests/schemas/test_authority.py",),
     ),
     Mutant(
         "no rule matches, and it is permitted",

@@ -69,7 +69,11 @@ def directory(issuer: str, keys: Json) -> dict[str, Json]:
             for each in PERSONS
         ],
         "agents": [{"id": AGENT, "owners": [OWNER], "users": ["ana", "ben"]}],
-        "groups": [{"id": "sre", "members": ["dee"]}, {"id": "data-owners", "is_synced": True}],
+        "groups": [
+            {"id": "sre", "members": ["dee"]},
+            {"id": "data-owners", "is_synced": True},
+            {"id": "operators", "members": ["dee"]},
+        ],
         "rotas": ["data"],
         "keys": [_with_providers(key, issuer) for key in keys] if isinstance(keys, list) else keys,
     }

@@ -226,10 +226,11 @@ def gaps(known: Directory) -> tuple[str, ...]:
         f"keys: the {key.role} {key.holder} has no `providers`: {_LOST[key.role]}" for key in doors if not key.providers
     ]
     met = {provider for key in doors if key.role == "notifier" for provider in key.providers}
-    for person in known.persons:
-        if person.is_active and not any(account.provider in met for account in person.accounts):
-            why = "none of a provider that a notifier vouches for" if person.accounts else "none"
-            found.append(f"persons: {person.id} has no `accounts` ({why}): nobody can decide as {person.id}")
+    found += [
+        f"persons: {person.id} has no `accounts` of a provider that a notifier vouches for, and cannot decide"
+        for person in known.persons
+        if person.is_active and not any(account.provider in met for account in person.accounts)
+    ]
     holders = {key.holder for key in now_valid if key.role == "agent"}
     found += [
         f"agents: {agent.id} has neither a key of its own nor `gateways`: it cannot ask"

@@ -18,6 +18,9 @@ from typing import Annotated, Final, Protocol, cast
 import typer
 
 DISTRIBUTION: Final = "keyturn-broker"
+TEMPORARY: Final = 75  # EX_TEMPFAIL of sysexits.h
+LATER: Final = frozenset({"KafkaAbsentError"})
+"""Errors that may be gone the next time. By name: the room of streams is imported by the commands that need it."""
 COMPLETION: Final = "_KEYTURN_COMPLETE"
 ROOMS: Final = ("schemas", "streams", "broker", "executors", "notifiers", "gateway", "auditors", "cli", "sandbox")
 
@@ -178,7 +181,7 @@ def run() -> None:
         if os.environ.get("KEYTURN_DEBUG") == "1" or not _is_meant(exc):
             raise
         typer.echo(f"keyturn: {_said(exc)}", err=True)
-        sys.exit(1)
+        sys.exit(TEMPORARY if type(exc).__name__ in LATER else 1)
 
 
 def _is_meant(error: Exception) -> bool:

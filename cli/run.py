@@ -31,18 +31,18 @@ def _told(folder: Path | None, role: str) -> "Settings":
 def intake(folder: Folder = None) -> None:
     """Verify, enrich and classify intents."""
     from broker.intake.process import run as main
-    from streams import process
+    from streams import arrival, process
 
-    process.run("intake", _told(folder, "intake"), main)
+    process.run("intake", _told(folder, "intake"), arrival.once_there(main))
 
 
 @app.command()
 def core(folder: Folder = None) -> None:
     """Decide: the transactional core."""
     from broker.core.process import run as main
-    from streams import process
+    from streams import arrival, process
 
-    process.run("core", _told(folder, "core"), main)
+    process.run("core", _told(folder, "core"), arrival.once_there(main))
 
 
 @app.command()
@@ -54,24 +54,24 @@ def executor(
     from functools import partial
 
     from executors.process import run as main
-    from streams import process
+    from streams import arrival, process
 
-    process.run(f"executor-{name}", _told(folder, f"executor-{name}"), partial(main, name))
+    process.run(f"executor-{name}", _told(folder, f"executor-{name}"), arrival.once_there(partial(main, name)))
 
 
 @app.command()
 def gateway(folder: Folder = None) -> None:
     """Let intents in over HTTP."""
     from gateway.process import run as main
-    from streams import process
+    from streams import arrival, process
 
-    process.run("gateway", _told(folder, "gateway"), main)
+    process.run("gateway", _told(folder, "gateway"), arrival.once_there(main))
 
 
 @app.command()
 def api(folder: Folder = None) -> None:
     """Serve the approvers' HTTP API."""
     from notifiers.api.process import run_role
-    from streams import process
+    from streams import arrival, process
 
-    process.run("api", _told(folder, "notifier-api"), run_role)
+    process.run("api", _told(folder, "notifier-api"), arrival.once_there(run_role))

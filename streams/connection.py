@@ -15,8 +15,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.producer import sender as _sender
 
-from streams import wire
-from streams.errors import ConnectionRefusedByKafkaError, TopicMissingError
+from streams import reaching, wire
+from streams.errors import ConnectionRefusedByKafkaError, KafkaAbsentError, TopicMissingError
 from streams.settings import Settings, SettingsError
 
 # Whoever reads Kafka comes by here first.
@@ -89,18 +89,21 @@ def reader(settings: Settings, *, group: str | None = None, **more: Any) -> AIOK
 
 
 async def start(client: AIOKafkaConsumer | AIOKafkaProducer, settings: Settings) -> None:
-    """Start a client; a refusal says what to check."""
+    """Start a client. KafkaAbsentError when nobody listens; ConnectionRefusedByKafkaError says what to check."""
     try:
         await client.start()
     except KafkaConnectionError as exc:
         await client.stop()
-        raise ConnectionRefusedByKafkaError(
-            f"no connection to Kafka at {settings.kafka} as {settings.kafka_username}: check that it runs, the "
-            f"password, and KEYTURN_KAFKA_SECURITY ({settings.kafka_security}): {exc}"
-        ) from exc
+        came = KafkaAbsentError(f"Kafka at {settings.kafka} was not there a moment ago: {exc}")
+        raise await why_not(settings) or came from exc
     except BaseException:
         await client.stop()
         raise
+
+
+async def why_not(settings: Settings) -> KafkaAbsentError | ConnectionRefusedByKafkaError | None:
+    """Why Kafka does not let us in; None when it does."""
+    return await reaching.why_not(settings, client_arguments(settings))
 
 
 async def stop(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:

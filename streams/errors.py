@@ -1,7 +1,9 @@
 """What can break between us and Kafka. Every one of these ends the process; the supervisor starts it again.
 
 StreamError
-├── ConnectionRefusedByKafkaError   wrong password, no such host, TLS
+├── ConnectionRefusedByKafkaError   wrong password, TLS
+│   └── KafkaHangsUpError           whatever listens there says nothing
+├── KafkaAbsentError                nobody listens where Kafka should be
 ├── TopicMissingError               not provisioned, or the principal may not see it
 ├── GapError                        an input's offset is not the position its reader owns (law 11)
 ├── NumberGapError                  a transactional topic's `n` jumped (law 11)
@@ -20,6 +22,14 @@ class StreamError(Exception):
 
 class ConnectionRefusedByKafkaError(StreamError):
     """No connection: the text says what to check."""
+
+
+class KafkaHangsUpError(ConnectionRefusedByKafkaError):
+    """Somebody listens, and hangs up: TLS where there is none, or none where there is; or it only begins to start."""
+
+
+class KafkaAbsentError(StreamError):
+    """Nobody listens where Kafka should be: a role waits, a command says to try again."""
 
 
 class TopicMissingError(StreamError):

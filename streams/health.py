@@ -23,6 +23,10 @@ class Health:
         self._waiting: dict[str, str] = {"start": "starting"}
         self.port = port
 
+    def starts(self) -> None:
+        """Not ready until the role says what it needs, or has."""
+        self._waiting = {"start": "starting"}
+
     def waits_for(self, what: str, why: str) -> None:
         """Not ready while `what` is on the list."""
         self._waiting[what] = why

@@ -263,10 +263,13 @@ class House:
 
     # ------------------------------------------------------------ running
 
-    def run(self, role: str, *, instance: str = "0", **variables: str) -> "Process":
-        """A process of a role. `async with`: started inside, gone outside."""
+    def run(
+        self, role: str, *, instance: str = "0", words: tuple[str, ...] | None = None, **variables: str
+    ) -> "Process":
+        """A process of a role, by its own name or by these words. `async with`: started inside, gone outside."""
         self.lives[role] += 1
-        return Process(self, role, instance, variables, self.folder / f"{role}-{instance}-{self.lives[role]}.log")
+        log = self.folder / f"{role}-{instance}-{self.lives[role]}.log"
+        return Process(self, role, words or (role,), instance, variables, log)
 
 
 def _about(record: Record) -> str:
@@ -287,9 +290,12 @@ class EndedError(Exception):
 class Process:
     """One life of a role's process, as production runs it."""
 
-    def __init__(self, house: House, role: str, instance: str, variables: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, house: House, role: str, words: tuple[str, ...], instance: str, variables: dict[str, str], log: Path
+    ) -> None:
         self._house = house
         self._role = role
+        self._words = words
         self._variables = variables | {"KEYTURN_INSTANCE": instance}
         self._log = log
 
@@ -297,7 +303,7 @@ class Process:
         variables = self._house.home.environment(self._role) | self._variables
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *keyturn("run", self._role, "--dir", str(self._house.folder)),
+                *keyturn("run", *self._words, "--dir", str(self._house.folder)),
                 env=environment(variables),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,

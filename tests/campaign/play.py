@@ -33,6 +33,7 @@ from schemas import envelope, topics
 from schemas.record import Record
 from schemas.records import FINAL, Intent, IntentStatus, Phase, Refusal, Subject, Verdict, Withdrawal
 from streams import connection, reading
+from streams.errors import StreamError
 from tests.campaign.realm import clock
 from tests.campaign.script import AGENTS, BY_HTTP, LONG_TTL, SHORT_TTL, Ask, Blow, Script, Wish
 from tests.campaign.troupe import Troupe
@@ -332,7 +333,7 @@ class Stage:
                 await say(agent)
             except KafkaError:
                 if self.agents[name] is agent:
-                    with contextlib.suppress(KafkaError, connection.ConnectionRefusedByKafkaError):
+                    with contextlib.suppress(KafkaError, StreamError):
                         await self.enter(name)
                 await asyncio.sleep(AGAIN_SECONDS)
             else:

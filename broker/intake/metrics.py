@@ -15,6 +15,8 @@ REFUSALS: Final = Counter("keyturn_intake_refusals", "Records refused or put asi
 BATCHES: Final = Histogram("keyturn_intake_batch_seconds", "From a batch to its durable answers.", buckets=SECONDS)
 BEHIND: Final = Gauge("keyturn_intake_behind_seconds", "How old the newest record of the last batch was.")
 
+LAG: Final = Gauge("keyturn_intake_lag_records", "Offsets of `intents` that intake has not passed.", ["partition"])
+
 
 def count(answers: Iterable[Answer], admitted: Iterable[Admitted], answered_at: int) -> None:
     """These are on the log now."""

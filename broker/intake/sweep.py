@@ -14,6 +14,7 @@ from typing import Final, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from broker.intake import metrics
 from broker.intake.answering import Raw
 from schemas import canonical, ids, topics
 from schemas.records import Source
@@ -41,6 +42,8 @@ class Sweep:
         self._answer = answer
         self._clock = clock
         self._answered: set[Place] = set()
+        #: By partition of `intents`: what was committed and where the log ended at the last pass.
+        self._stood: dict[TopicPartition, tuple[int, int]] = {}
         #: How far the last pass read, by partition of any topic.
         self._read: dict[TopicPartition, int] = {}
         # The group's id only lets it read the committed offsets; it never joins.
@@ -100,6 +103,16 @@ class Sweep:
                     f"{place.topic}/{place.partition}: intake committed {offset}, the log ends at {ends[place]}: it "
                     "was cut or replaced; stop intake and set its group's offsets to what is there"
                 )
+            self._notice_standing(place, offset, ends[place])
+
+    def _notice_standing(self, place: TopicPartition, committed: int, end: int) -> None:
+        """Law 11: nobody stands before a hole in silence, also when no record comes after it and none is lost."""
+        metrics.LAG.labels(place.partition).set(end - committed)
+        before, there = self._stood.get(place, (committed, committed))
+        if before == committed < there:
+            extra = {"partition": place.partition, "committed": committed, "end": end}
+            log.warning("intake stands still: nothing comes, or nothing is answered", extra=extra)
+        self._stood[place] = (committed, end)
 
     async def _read_answers(self) -> None:
         ends = await self._consumer.end_offsets(self._answers_at)

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from broker.intake import metrics
 from broker.intake.speaking import Desk
 from broker.intake.sweep import Sweep
 from schemas import topics
@@ -71,6 +73,27 @@ async def test_a_hole_in_the_log_and_records_nobody_can_read_are_swept_over(real
     found = await answers(realm)
     assert found[unread][0]["refusal"] == "malformed"
     assert "classification" in found[after][0]
+
+
+async def test_who_stands_before_a_hole_with_nothing_after_it_says_so(
+    new_realm: NewRealm, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> list[dict[str, Any]]:
+        return [vars(record) for record in caplog.records if record.name == "keyturn.sweep"]
+
+    async with (
+        new_realm() as realm,
+        desk_of(realm) as desk,
+        Sweep(realm.settings("intake"), desk.answer, now) as sweep,
+    ):
+        await tear(realm, topics.INTENTS, 0, is_aborted=True)
+        assert await sweep.once() == 0
+        assert not said(), "what came since the last pass may still be answered"
+        assert await sweep.once() == 0
+    [line] = said()
+    assert line["msg"].startswith("intake stands still")
+    assert (line["partition"], line["committed"], line["end"]) == (0, 1, 3)
+    assert metrics.LAG.labels(0)._value.get() == 2
 
 
 async def test_a_worker_that_starts_repairs_what_was_lost_before(new_realm: NewRealm) -> None:

@@ -4,12 +4,29 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 from sandbox import jars
 from sandbox.aws import AwsAddress, LocalAws
 from sandbox.kafka import KafkaAddress
 from sandbox.world import Sandbox, SandboxWorld
 from tests import kafkas
+
+# Every run draws the same examples, on a machine of any speed: what fails once fails for everybody.
+settings.register_profile(
+    "same-every-run",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+settings.load_profile("same-every-run")
+# Else hypothesis strews in constants of those of our modules that happen to be loaded: a test run alone, or by another
+# worker, would draw other examples.
+assert callable(providers._get_local_constants)
+providers._get_local_constants = lambda: providers._local_constants
 
 ROOMS = Path(__file__).parent
 #: Those that take longest, in that order.

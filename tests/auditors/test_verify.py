@@ -258,7 +258,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.text("abcXYZ_09", min_size=1, max_size=4), JSON, max_size=4))
 def test_canonical_bytes_agree(value: dict[str, Any]) -> None:
     try:
@@ -269,7 +269,7 @@ def test_canonical_bytes_agree(value: dict[str, Any]) -> None:
     assert canonical.decode(theirs) == value
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(st.tuples(st.sampled_from(["group:a", "group:b", "oncall:c"]), st.integers(1, 3)), min_size=1, max_size=3),
     st.dictionaries(

@@ -21,7 +21,7 @@ IDENTIFIER = st.one_of(st.text(min_size=1, max_size=12), st.sampled_from(["a\u20
 SCALAR = st.one_of(st.booleans(), st.integers(-(2**54), 2**54), TEXT)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     properties=st.dictionaries(
         st.one_of(st.sampled_from(["a", "source_bucket", "x" * 64, "a-b", ""]), TEXT),

@@ -33,7 +33,7 @@ def meaning(pattern: str) -> re.Pattern[str]:
     return re.compile(re.escape(pattern).replace(r"\*", "[ab]*").replace(r"\?", "[ab]"))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(PATTERNS, PATTERNS, st.text(alphabet="ab", max_size=6))
 def test_whatever_a_covered_right_reaches_the_covering_one_reaches_too(ours: str, theirs: str, resource: str) -> None:
     if Right(ours, "").covers(Right(theirs, "")) and meaning(theirs).fullmatch(resource):
@@ -146,7 +146,7 @@ def test_a_pattern_of_many_stars_is_answered_at_once(pattern: str) -> None:
     assert matches(f"{pattern}*".replace("x", "*").replace("!", "*"), "s3:" + "a" * 2000)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.text(alphabet="ab*?", max_size=8), st.text(alphabet="ab", max_size=8))
 def test_a_pattern_means_what_another_reading_of_it_means(pattern: str, text: str) -> None:
     assert matches(pattern, text) == (meaning(pattern).fullmatch(text) is not None)
@@ -211,7 +211,7 @@ def naively(statements: list[dict[str, object]], action: str, resource: str) -> 
     return any(said["Effect"] == "Allow" and speaks_of(said) and reaches(said) for said in statements)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(STATEMENTS, max_size=3),
     st.lists(STATEMENTS, max_size=3),

@@ -78,7 +78,7 @@ words = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(words, min_size=1, max_size=6), st.sampled_from([None, Phase.PLANNING, Phase.EXECUTING, Phase.UNKNOWN]))
 def test_what_is_expected_is_what_the_core_answers(
     said: list[tuple[str, Verdict, str | None, int, int]], phase: Phase | None

@@ -149,7 +149,7 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
     return body
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(bodies())
 def test_an_intent_passes_here_only_if_it_passes_the_schema(body: dict[str, Any]) -> None:
     errors = intents.errors_of(body)

@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import JsonValue
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from streams.http.counting import Counted
@@ -30,6 +31,7 @@ def guarded(title: str, broken: str, *, max_body: int = MAX_BODY) -> FastAPI:
     app.add_exception_handler(UnreadableError, _unreadable)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _broken)
     app.add_middleware(Guard, max_body=max_body)
     app.add_middleware(Counted)
@@ -55,6 +57,12 @@ async def _invalid(_: Request, exc: Exception) -> Response:
     places = ", ".join(".".join(str(step) for step in error["loc"]) for error in errors)
     members: dict[str, JsonValue] = {"errors": found}
     return ProblemError(HTTPStatus.BAD_REQUEST, Kind.MALFORMED, f"not acceptable: {places}", members=members).response()
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    """Nobody is there to read it; it ends the request as the caller's doing, and not as a fault of ours."""
+    detail = "the connection ended before the body was whole"
+    return ProblemError(HTTPStatus.BAD_REQUEST, Kind.MALFORMED, detail).response()
 
 
 async def _http(_: Request, exc: Exception) -> Response:

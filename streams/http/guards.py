@@ -81,14 +81,10 @@ class Guard:
                 raise too_large(self._max_body)
             return message
 
-        headers = Headers(scope=scope)
-        declared = headers.get("content-length", "0")
+        problem = _unacceptable(scope["method"], Headers(scope=scope), self._max_body)
         try:
-            if "content-length" in headers and "transfer-encoding" in headers:
-                # RFC 9112, 6.1: two lengths are how a request is smuggled past whoever reads the other one.
-                await _two_lengths().response()(scope, receive, send_guarded)
-            elif not declared.isascii() or not declared.isdigit() or int(declared[:12]) > self._max_body:
-                await too_large(self._max_body).response()(scope, receive, send_guarded)
+            if problem is not None:
+                await problem.response()(scope, receive, send_guarded)
             else:
                 await self._app(scope, receive_capped, send_guarded)
         finally:
@@ -104,6 +100,21 @@ class Guard:
             )
 
 
+def _unacceptable(method: str, headers: Headers, max_body: int) -> ProblemError | None:
+    """What is wrong with a request that can be seen from its head."""
+    declared = headers.get("content-length", "0")
+    is_chunked = "transfer-encoding" in headers
+    if "content-length" in headers and is_chunked:
+        # RFC 9112, 6.1: two lengths are how a request is smuggled past whoever reads the other one.
+        return _two_lengths()
+    if not declared.isascii() or not declared.isdigit() or int(declared[:12]) > max_body:
+        return too_large(max_body)
+    if method in {"GET", "HEAD"} and (is_chunked or int(declared[:12])):
+        # RFC 9110, 9.3.1: it means nothing. A stream would find out that it never ends after it has begun.
+        return _no_body()
+    return None
+
+
 def too_large(most: int) -> ProblemError:
     """The body is longer than anything this door takes."""
     detail = f"a request body has at most {most} bytes"
@@ -112,6 +123,11 @@ def too_large(most: int) -> ProblemError:
 
 def _two_lengths() -> ProblemError:
     detail = "send Content-Length or Transfer-Encoding, not both"
+    return ProblemError(HTTPStatus.BAD_REQUEST, Kind.MALFORMED, detail, headers=_CLOSE)
+
+
+def _no_body() -> ProblemError:
+    detail = "a GET has no body: leave it out"
     return ProblemError(HTTPStatus.BAD_REQUEST, Kind.MALFORMED, detail, headers=_CLOSE)
 
 

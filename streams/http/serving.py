@@ -5,7 +5,9 @@ A connection is nobody's for ever: who sends no whole request in time, or does n
 
 import asyncio
 import contextlib
+import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
@@ -24,6 +26,8 @@ UNREAD_SECONDS: Final = 10.0
 """How long what was sent may lie unread while there is more to send."""
 SEND_BUFFER: Final = 64 * 1024
 """What the kernel holds for one reader: a small one, so that a reader who stopped is noticed."""
+CALM_SECONDS: Final = 60.0
+"""How seldom the log says the same of what callers do wrong."""
 
 
 class PortTakenError(Exception):
@@ -91,6 +95,30 @@ class _Patience:
             self._running = None
 
 
+class Seldom(logging.Filter):
+    """Passes each warning once a while, with how many were left out: anybody can make uvicorn warn."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        super().__init__()
+        self._monotonic = monotonic
+        #: When each was said last, and how many were left out since; uvicorn's texts are a closed list.
+        self._said: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is written."""
+        if record.levelno != logging.WARNING:
+            return True
+        text, now = str(record.msg), self._monotonic()
+        at, left_out = self._said.get(text, (now - CALM_SECONDS, 0))
+        if now - at < CALM_SECONDS:
+            self._said[text] = (at, left_out + 1)
+            return False
+        self._said[text] = (now, 0)
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} ({left_out} more since this was said last)", ()
+        return True
+
+
 class Server(uvicorn.Server):
     """Serves until `should_exit`. `on_listening` is told the port."""
 
@@ -110,12 +138,16 @@ class Server(uvicorn.Server):
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to end. PortTakenError when the address is not to be had."""
+        said, seldom = logging.getLogger("uvicorn.error"), Seldom(time.monotonic)
+        said.addFilter(seldom)
         try:
             await super().serve(sockets)
         except SystemExit as exc:  # uvicorn's way to say that it cannot listen
             raise PortTakenError(
                 f"cannot listen on {self.config.host}:{self.config.port}: taken, or not an address of this machine"
             ) from exc
+        finally:
+            said.removeFilter(seldom)
 
 
 def server(app: ASGIApp, door: DoorSettings, on_listening: Callable[[int], None]) -> Server:

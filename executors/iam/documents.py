@@ -16,6 +16,7 @@ from executors.iam.levels import Levels
 from executors.iam.patterns import MAX_PATTERN, Effort, cost, matches
 
 EVERYTHING: Final = "*"
+_KNOWN: Final = frozenset({"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Statement:
     #: None: it names none that are left out. Empty: nothing is left out.
     not_actions: tuple[str, ...] | None
     rights: tuple[Right, ...]
+    #: Members that are none of these, as they are written: people are told of them, and nobody weighs them.
+    rest: str = ""
 
     def allowed(self, levels: Levels, effort: Effort) -> frozenset[str]:
         """The actions that it speaks of; both lists when it has both, which IAM does not take."""
@@ -177,9 +180,9 @@ def _union(levels: Levels, patterns: Iterable[str], effort: Effort) -> frozenset
 def _statement(said: Mapping[str, Any], *, is_literal: bool) -> Statement:
     condition = json.dumps(said["Condition"], sort_keys=True) if said.get("Condition") else ""
     excluded = _texts(said.get("NotResource"))
-    rest = (f"not {' '.join(sorted(excluded))}",) if excluded else ()
+    others = (f"not {' '.join(sorted(excluded))}",) if excluded else ()
     # Nothing named, or nothing left out, is everything.
-    resources = (*rest, *_texts(said.get("Resource"))) or (EVERYTHING,)
+    resources = (*others, *_texts(said.get("Resource"))) or (EVERYTHING,)
     actions, not_actions = _texts(said.get("Action")), _texts(said.get("NotAction"))
     if any(len(text) > MAX_PATTERN for text in (*actions, *not_actions, *excluded, *_texts(said.get("Resource")))):
         raise ExecutorError(f"a policy names an action or a resource of more than {MAX_PATTERN} characters")
@@ -189,6 +192,7 @@ def _statement(said: Mapping[str, Any], *, is_literal: bool) -> Statement:
         actions=actions,
         not_actions=not_actions if "NotAction" in said else None,
         rights=tuple(Right(resource, condition, is_literal) for resource in resources),
+        rest=text_of(rest) if (rest := {name: said[name] for name in said.keys() - _KNOWN}) else "",
     )
 
 
@@ -199,7 +203,10 @@ def _words(statement: Statement) -> str:
     actions = " and ".join(parts) or "nothing"
     resources = ", ".join(sorted({right.resource for right in statement.rights}))
     condition = next((f" if {right.condition}" for right in statement.rights if right.condition), "")
-    return ascii(f"{statement.effect} {actions} on {resources}{condition}")[1:-1]
+    literal = any("${" in right.resource + right.condition and right.is_literal for right in statement.rights)
+    plain = "; its ${...} are no variables but plain text" if literal else ""
+    rest = f" with {statement.rest}" if statement.rest else ""
+    return ascii(f"{statement.effect} {actions} on {resources}{condition}{rest}{plain}")[1:-1]
 
 
 def _principals(statement: Mapping[str, Any]) -> Iterator[str]:

@@ -1,25 +1,30 @@
 """From what IAM says of an identity and a policy to a plan, and from a plan to what differs from it. No I/O.
 
+The plan tells its one change whole and has no list (ADR 0019): the policy's statements as they are written, and what
+they come to, each action by name or counted by service and level. The fingerprints bind the texts that it was counted
+from.
+
 Numbers err to the grave side: what cannot be compared counts as new, what is in no list of AWS's as unclassified, and
 a permissions boundary makes no number smaller; it is told beside them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from executors.contract import ExecutorError, TargetMissingError
 from executors.iam.client import Look
-from executors.iam.documents import EVERYTHING, Right, beyond, denials, digest_of, grants, text_of
+from executors.iam.documents import EVERYTHING, Right, beyond, denials, digest_of, grants
 from executors.iam.levels import ESCALATING, Level, Levels
 from executors.iam.parameters import Attachment
 from executors.iam.patterns import Effort
 from schemas.record import Scalar
-from schemas.records import Change, Fingerprint, Intent, ListLeaf, Plan, Reversibility, Round
+from schemas.records import Change, Fingerprint, Intent, Plan, Reversibility, Round
 
 MAX_NAMED: Final = 20
-"""More actions than this are named service by service."""
+"""More actions than this are counted by service and level."""
 MAX_SERVICES: Final = 12
+"""More services than this are told in the change only, not in the summary."""
 MAX_TEXT: Final = 12_000
 """Of the document in words. A longer one has no plan: what is approved is shown whole (law 7)."""
 MAX_WHO: Final = 4_000
@@ -27,6 +32,17 @@ MAX_WHO_SHOWN: Final = 600
 """More names than fit here are counted in the summary; they stand in the change, whole."""
 MAX_SUMMARY: Final = 2_000
 NONE: Final = "none"
+UNREAD: Final = "resource policies and the organization's policies were not read: what they allow or forbid is unknown"
+
+_LETTERS: Final = {
+    Level.LIST: "L",
+    Level.READ: "R",
+    Level.TAGGING: "T",
+    Level.WRITE: "W",
+    Level.UNCLASSIFIED: "U",
+    Level.PERMISSIONS: "P",
+}
+LEGEND: Final = ", ".join(f"{letter} {level.value.lower()}" for level, letter in _LETTERS.items())
 
 _MEASURES: Final = {
     Level.LIST: "list_actions",
@@ -109,8 +125,7 @@ def plan(wanted: Attachment, look: Look, levels: Levels, intent: Intent, round_:
         executor="iam",
         manifest=0,  # which version is in force is for the runner to say
         summary=_whole(_summary(wanted, look, rights), MAX_SUMMARY, "the summary"),
-        changes=(Change(verb=wanted.verb, target=wanted.identity, detail=_detail(wanted, look, rights)),),
-        lists=(_leaf("actions", rights.actions), *([_leaf("freed", rights.freed)] if rights.freed else [])),
+        changes=(Change(verb=wanted.verb, target=wanted.identity, detail=_detail(wanted, look, rights, levels)),),
         fingerprints=fingerprints(look),
         measures=_measures(wanted, look, rights),
         reversibility=Reversibility.EXACT,
@@ -195,18 +210,20 @@ def _measures(wanted: Attachment, look: Look, rights: Rights) -> dict[str, Scala
     }
 
 
-def _detail(wanted: Attachment, look: Look, rights: Rights) -> dict[str, Scalar]:
+def _detail(wanted: Attachment, look: Look, rights: Rights, levels: Levels) -> dict[str, Scalar]:
     policy = look.policy
     return {
         "policy": policy.arn,
         "version": policy.version,
         "document": policy.document.digest,
         "says": _whole(policy.document.says(), MAX_TEXT, f"the text of {policy.arn}"),
-        **{_MEASURES[level]: f"{len(names)}: {named(names)}" for level, names in rights.by_level.items()},
+        **{_MEASURES[level]: _each(names) for level, names in rights.by_level.items()},
+        **_by_service(rights, levels),
         **({"escalations": ", ".join(rights.escalating)} if rights.escalating else {}),
-        **({"freed": f"{len(rights.freed)}: {named(rights.freed)}"} if rights.freed else {}),
+        **({"freed": _freed(rights.freed, levels)} if rights.freed else {}),
         "holders": _whole(ascii(_holders(wanted, look))[1:-1], MAX_WHO, f"who holds {wanted.identity}"),
         "boundary": look.identity.boundary.arn if look.identity.boundary else NONE,
+        "unread": UNREAD,
     }
 
 
@@ -239,6 +256,7 @@ def _summary(wanted: Attachment, look: Look, rights: Rights) -> str:
     if len(ascii(holders)) > MAX_WHO_SHOWN:
         holders = f"{_warning(look)}{_count_of_holders(wanted, look)} hold it: the change names each."
     sentences.append(holders)
+    sentences.append(f"{UNREAD[0].upper()}{UNREAD[1:]}.")
     return ascii(" ".join(sentences))[1:-1]
 
 
@@ -287,11 +305,38 @@ def named(actions: Iterable[str]) -> str:
     return shown if len(most) <= MAX_SERVICES else f"{shown}, and {len(most) - MAX_SERVICES} services more"
 
 
-def _leaf(name: str, actions: Mapping[str, frozenset[Right]]) -> ListLeaf:
-    rows = [
-        [action, sorted([right.resource, right.condition] for right in on)] for action, on in sorted(actions.items())
-    ]
-    return ListLeaf(name=name, count=len(rows), bytes=len(text_of(rows)), digest=digest_of(rows))
+def tally(actions: Iterable[str], levels: Levels) -> str:
+    """How many of the actions are of each service and level, for all services: none is left out."""
+    counts: dict[str, dict[Level, int]] = {}
+    for action in actions:
+        of_service = counts.setdefault(action.partition(":")[0], {})
+        level = levels.of(action)
+        of_service[level] = of_service.get(level, 0) + 1
+    told = (
+        " ".join([service, *(f"{letter}{of[level]}" for level, letter in _LETTERS.items() if level in of)])
+        for service, of in sorted(counts.items())
+    )
+    return _ascii(", ".join(told))
+
+
+def _by_service(rights: Rights, levels: Levels) -> dict[str, Scalar]:
+    """The levels that have too many actions to name each, service by service. Empty: every action is named."""
+    many = [name for names in rights.by_level.values() if len(names) > MAX_NAMED for name in names]
+    return {"by_service": f"{LEGEND}: {tally(many, levels)}"} if many else {}
+
+
+def _each(names: tuple[str, ...]) -> str:
+    return f"{len(names)}: {_ascii(named(names)) if len(names) <= MAX_NAMED else 'counted under by_service'}"
+
+
+def _freed(freed: Iterable[str], levels: Levels) -> str:
+    names = sorted(freed)
+    told = _ascii(named(names)) if len(names) <= MAX_NAMED else f"{LEGEND}: {tally(names, levels)}"
+    return f"{len(names)}: {told}"
+
+
+def _ascii(text: str) -> str:
+    return ascii(text)[1:-1]
 
 
 def _whole(text: str, limit: int, what: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from executors.aws.client import RefusedError
@@ -10,6 +12,7 @@ from executors.iam import plugin
 from executors.iam.executor import Settings
 from executors.iam.parameters import Attachment
 from sandbox.aws import AwsAddress
+from schemas.record import Scalar
 from tests.executors_iam.world import ADMINISTRATOR, Iam, allow, deny, document, executor, planned, settings, wish
 
 
@@ -85,8 +88,11 @@ async def test_administrator_access_is_told_in_full_numbers_and_still_fits(aws: 
     assert plan.measures["aws_managed"] is True
     assert "ANYONE" in plan.summary
     assert "AWS writes this policy" in plan.summary
-    assert plan.lists[0].count == plan.measures["actions"]
-    assert len(plan.to_bytes()) < 8_000
+    assert plan.lists == ()
+    told = str(plan.changes[0].detail["by_service"]).partition(": ")[2]
+    assert sum(int(number) for number in re.findall(r" [LRTWUP](\d+)", told)) == plan.measures["actions"]
+    assert len(told.split(", ")) == plan.measures["services"]
+    assert len(plan.to_bytes()) < 24_000
 
 
 async def test_a_boundary_is_told_beside_the_numbers_and_makes_none_smaller(aws: AwsAddress, iam: Iam) -> None:
@@ -139,6 +145,28 @@ async def test_a_text_that_does_not_fit_has_no_plan_and_is_never_cut(aws: AwsAdd
     )
     with pytest.raises(ExecutorError, match="whole: split the policy"):
         await planned(aws, wish("attach", role, odd))
+
+
+async def test_a_plan_has_no_list_that_nobody_sees_however_much_it_grants(aws: AwsAddress, iam: Iam) -> None:
+    role = await iam.role("seen")
+    policy = await iam.policy("seen", allow(["s3:*", "sqs:SendMessage"]), deny("ec2:*"))
+    await iam.attach(role, policy)
+    plan = await planned(aws, wish("detach", role, policy))
+    detail = plan.changes[0].detail
+    assert plan.lists == ()
+    assert (
+        detail["read_actions"]
+        == f"{int(plan.measures['read_actions']) - _freed(detail, 'R')}: counted under by_service"
+    )
+    assert "s3 L" in str(detail["by_service"])
+    assert "ec2 L" in str(detail["freed"])
+    assert "Allow s3:*, sqs:SendMessage on *; Deny ec2:* on *" in str(detail["says"])
+    assert "the organization's policies were not read" in plan.summary
+    assert "unknown" in str(detail["unread"])
+
+
+def _freed(detail: dict[str, Scalar], letter: str) -> int:
+    return sum(int(number) for number in re.findall(rf" {letter}(\d+)", str(detail["freed"])))
 
 
 async def test_odd_text_in_a_policy_reaches_nobody_as_anything_but_ascii(aws: AwsAddress, iam: Iam) -> None:

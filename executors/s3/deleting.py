@@ -13,12 +13,12 @@ from pydantic import ValidationError
 
 from executors.contract import Finding, Observation, TargetMissingError
 from executors.s3.client import Deleted, Expiry, Stand, Version
-from executors.s3.observing import MAX_REQUESTS
+from executors.s3.observing import MAX_INLINE, MAX_INLINE_BYTES, MAX_REQUESTS
 from executors.s3.parameters import Delete
-from executors.s3.planning import MAX_INLINE, MAX_INLINE_BYTES, MAX_SHOWN, OBJECTS, list_digest, rows_of
+from executors.s3.planning import MAX_SHOWN, OBJECTS, list_digest, rows_of, telling
 from schemas import canonical
 from schemas.canonical import Json
-from schemas.record import RecordError, Scalar
+from schemas.record import Scalar
 from schemas.records import (
     Change,
     Fingerprint,
@@ -94,13 +94,7 @@ def plan(delete: Delete, look: Look, intent: Intent, round_: Round, now: int) ->
             f"a key below {delete.prefix} cannot be shown unambiguously (control, bidi or unusual characters, or too "
             "long); rename it or narrow the prefix"
         ) from exc
-    if len(changes) > MAX_INLINE:
-        return short
-    full = short.model_copy(update={"changes": changes})
-    try:
-        return full if len(full.to_bytes()) <= MAX_INLINE_BYTES else short
-    except RecordError:  # past the record's own cap
-        return short
+    return telling(short, changes)
 
 
 def difference(delete: Delete, look: Look, plan_: Plan) -> str | None:

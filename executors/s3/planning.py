@@ -1,7 +1,8 @@
 """From what was read to a plan: which versions would be copied, and what people are told of it. No I/O.
 
-The objects are bound by one digest over (key, version, ETag, size) of each, in the order of their keys. A short list
-also stands in the plan itself; a long one is read again when it is needed, and the digest compared.
+The objects are bound by one digest over (key, version, ETag, size) of each, in the order of their keys. As many as fit
+in a record also stand in the plan itself, so that people can approve them (ADR 0016); a longer list is read again when
+it is needed, and the digest compared.
 """
 
 from collections.abc import Sequence
@@ -20,9 +21,11 @@ from schemas.records import Change, Fingerprint, Intent, ListLeaf, Plan, Reversi
 
 MAX_COPY_BYTES: Final = 5 * 1024**3
 """CopyObject takes less than this in one call; above it only a multipart copy would do."""
-MAX_INLINE: Final = 64
-MAX_INLINE_BYTES: Final = 24 * 1024
-"""A plan with its list is at most this; the rest of its 32 KiB is left to other members."""
+MAX_TOLD: Final = 256
+"""A plan takes no more changes."""
+MAX_TOLD_BYTES: Final = Plan.MAX_BYTES - 16
+"""Of a plan with its changes: the runner writes the number of the manifest in force into it, at most 16 digits."""
+UNSEEN: Final = "They are too many to be told one by one, so nobody can approve this: ask for a narrower prefix."
 MAX_SHOWN: Final = 120
 """Of a key in the summary, which is prose; the plan itself has keys in full or not at all."""
 OBJECTS: Final = "objects"
@@ -91,13 +94,19 @@ def plan(export: Export, look: Look, intent: Intent, round_: Round, now: int) ->
             f"a key below {export.source_prefix} cannot be shown unambiguously (control, bidi or unusual characters, "
             "or too long); rename it or narrow the prefix"
         ) from exc
-    if len(changes) > MAX_INLINE:
-        return short
-    full = short.model_copy(update={"changes": changes})
-    try:
-        return full if len(full.to_bytes()) <= MAX_INLINE_BYTES else short
-    except RecordError:  # past the record's own cap
-        return short
+    return telling(short, changes)
+
+
+def telling(short: Plan, changes: tuple[Change, ...]) -> Plan:
+    """The plan with its changes as far as a record holds all of them; else with none, and its summary says so."""
+    if len(changes) <= MAX_TOLD:
+        full = short.model_copy(update={"changes": changes})
+        try:
+            if len(full.to_bytes()) <= MAX_TOLD_BYTES:
+                return full
+        except RecordError:  # past the record's own cap
+            pass
+    return short.model_copy(update={"summary": f"{short.summary} {UNSEEN}"})
 
 
 def planned_objects(export: Export, plan_: Plan) -> tuple[Version, ...] | None:

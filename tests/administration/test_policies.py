@@ -67,10 +67,17 @@ def test_personal_data_need_two_owners_who_logged_in() -> None:
 
 
 def test_a_large_plan_needs_security_as_well() -> None:
-    few, many = (judged(INTERNAL, objects=count, bytes=1) for count in (500, 501))
+    few, many = (judged(INTERNAL, objects=count, bytes=1) for count in (100, 101))
     assert "group:security" not in seats(few)
     assert Seat(of="group:security", count=1) in (many.requirement.seats if many.requirement else ())
-    assert "group:security" in seats(judged(SYNTHETIC, objects=501)), "made-up data in bulk is asked for too"
+    assert "group:security" in seats(judged(SYNTHETIC, objects=1, bytes=10 * 2**30 + 1)), "made-up data in bulk too"
+
+
+def test_more_than_anybody_could_see_is_not_put_to_people() -> None:
+    for judge in (judged, delete_judged):
+        assert judge(SYNTHETIC, objects=500).effect is Effect.PERMIT
+        for facts in (SYNTHETIC, INTERNAL):
+            assert judge(facts, objects=501).effect is Effect.DENY
 
 
 @pytest.mark.parametrize("facts", [SYNTHETIC, INTERNAL, {}])
@@ -101,7 +108,7 @@ def test_deleting_needs_the_owner_of_the_data_unless_they_are_made_up() -> None:
 
 
 def test_deleting_much_or_what_is_soon_gone_needs_more_of_them() -> None:
-    assert seats(delete_judged(INTERNAL, objects=501)) == {"group:data-owners": 1, "group:sre": 1}
+    assert seats(delete_judged(INTERNAL, objects=101)) == {"group:data-owners": 1, "group:sre": 1}
     soon = delete_judged(INTERNAL, objects=1, recoverable_days=6)
     assert seats(soon) == {"group:data-owners": 2}
     assert (soon.risk, soon.requirement and soon.requirement.assurance) == (Risk.CRITICAL, Assurance.IDENTITY)

@@ -18,7 +18,7 @@ from executors.aws.client import Account, Aws, Credentials, Provider, RefusedErr
 from executors.aws.sessions import MAX_POLICY
 from executors.contract import ActFailedError, Finding, OutcomeUnknownError, StaleError, TargetMissingError
 from executors.s3 import client as s3_client
-from executors.s3 import deleting, sessions
+from executors.s3 import deleting, planning, sessions
 from executors.s3.client import Bucket, Expiry, Stand, Version
 from executors.s3.deleting import Look
 from executors.s3.executor import S3Executor, Settings
@@ -371,9 +371,11 @@ def test_a_marker_is_ours_by_its_id_or_by_its_time_above_the_planned_version_alo
 
 
 def test_a_long_list_is_bound_by_digest_and_its_policy_cut_to_the_prefix() -> None:
-    objects = tuple(Version(f"in/{number:03}", "v", "e", 1) for number in range(200))
+    objects = tuple(Version(f"in/{number:03}", "v", "e", 1) for number in range(300))
     plan = plan_of(replace(LOOK, objects=objects))
-    assert (plan.changes, plan.lists[0].count) == ((), 200)
+    assert (plan.changes, plan.lists[0].count) == ((), 300)
+    assert planning.UNSEEN in plan.summary
+    assert len(plan_of(replace(LOOK, objects=objects[:120])).changes) == 120
     assert Plan.from_bytes(plan.to_bytes()) == plan
     policy = sessions.delete_acting_policy(Delete.of(delete_intent("in/")), objects, datetime(2026, 1, 1, tzinfo=UTC))
     assert len(policy) <= MAX_POLICY
@@ -382,7 +384,7 @@ def test_a_long_list_is_bound_by_digest_and_its_policy_cut_to_the_prefix() -> No
     receipt = deleting.receipt(
         Delete.of(delete_intent("in/")), {item: s3_client.Deleted("m", "r") for item in objects}, "Deleted."
     )
-    assert (receipt.changes, receipt.lists[0].count, len(receipt.requests)) == ((), 200, 64)
+    assert (receipt.changes, receipt.lists[0].count, len(receipt.requests)) == ((), 300, 64)
 
 
 def test_the_manifest_says_what_the_code_does() -> None:

@@ -363,7 +363,7 @@ async def _session(address: S3Address, role: str, policy: str) -> AsyncIterator[
 async def test_a_long_list_is_bound_by_digest_and_exported_and_observed_all_the_same(
     address: S3Address, buckets: Buckets
 ) -> None:
-    names = tuple(f"{number:03}.csv" for number in range(70))
+    names = tuple(f"{'y' * 200}/{number:03}.csv" for number in range(70))
     intent, plan = await prepared(buckets, "long/", names)
     assert plan.changes == ()
     assert [(leaf.name, leaf.count) for leaf in plan.lists] == [("objects", 70)]
@@ -379,7 +379,8 @@ async def test_a_long_list_is_bound_by_digest_and_exported_and_observed_all_the_
 async def test_a_long_export_that_loses_its_journal_stops_and_is_observed_as_far_as_it_came(
     address: S3Address, buckets: Buckets
 ) -> None:
-    intent, plan = await prepared(buckets, "half/", tuple(f"{number:03}.csv" for number in range(70)))
+    intent, plan = await prepared(buckets, "half/", tuple(f"{'y' * 200}/{number:03}.csv" for number in range(70)))
+    assert plan.changes == ()
 
     async def break_off(entry: JournalEntry) -> None:
         if (entry.step, entry.entry) == (11, "started"):

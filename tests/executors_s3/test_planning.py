@@ -18,6 +18,7 @@ from executors.s3.client import Version, lets_anyone_in
 from executors.s3.executor import Settings
 from executors.s3.parameters import Export
 from executors.s3.planning import Look
+from schemas.record import RecordError
 from schemas.records import Plan, Property
 from tests.executors_s3.acts import export_intent, planning_round
 
@@ -59,13 +60,28 @@ def test_a_key_that_no_record_can_show_leaves_no_plan(key: str, others: int) -> 
 
 
 def test_a_plan_holds_its_list_as_long_as_it_is_short_and_binds_it_always() -> None:
-    few = plan_of(look(*(version(f"in/{number:03}") for number in range(64))))
-    many = plan_of(look(*(version(f"in/{number:03}") for number in range(65))))
+    few, many = (plan_of(look(*(version(f"in/{number:03}") for number in range(count)))) for count in (120, 257))
     wide = plan_of(look(*(version(f"in/{number:03}" + "x" * 800) for number in range(20))))
-    assert (len(few.changes), len(many.changes), len(wide.changes)) == (64, 0, 0)
-    assert [plan.lists[0].count for plan in (few, many, wide)] == [64, 65, 20]
+    assert (len(few.changes), len(many.changes), len(wide.changes)) == (120, 0, 0)
+    assert [plan.lists[0].count for plan in (few, many, wide)] == [120, 257, 20]
+    assert [planning.UNSEEN in plan.summary for plan in (few, many, wide)] == [False, True, True]
     for plan in (few, many, wide):
         assert Plan.from_bytes(plan.to_bytes()) == plan
+
+
+def test_every_object_is_told_as_long_as_the_record_holds_it_with_whatever_the_runner_writes_into_it() -> None:
+    counts = [
+        (count, plan)
+        for count in range(1, 257)
+        if (plan := plan_of(look(*(version(f"in/{number:03}") for number in range(count))))).changes
+    ]
+    last, plan = counts[-1]
+    assert [count for count, _ in counts] == list(range(1, last + 1))
+    assert last > 100
+    assert len(plan.model_copy(update={"manifest": 2**53 - 1}).to_bytes()) <= Plan.MAX_BYTES
+    one_more = plan.model_copy(update={"changes": (*plan.changes, plan.changes[-1])})
+    with pytest.raises(RecordError):
+        one_more.model_copy(update={"manifest": 2**53 - 1}).to_bytes()
 
 
 @given(st.integers(0, 3), st.sampled_from(["key", "version", "etag", "size"]))

@@ -1,12 +1,14 @@
 """The S3 deletion: look, plan; look again, put one delete marker over each pinned version; look at what stands there.
 
 No version is ever erased: the session may not. Markers are put one after another, each written to the journal before
-it is sent, so that at most one is ever in doubt.
+it is sent, so that at most one is ever in doubt. Where versioning is suspended a deletion could erase, so the bucket is
+looked at again right before the first, and every few after it; between such a look and the call S3 has no condition.
 """
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http.client import FORBIDDEN
+from typing import Final
 
 from executors.aws.client import Aws, Credentials, ProviderError, RefusedError, UnansweredError
 from executors.aws.minting import mint
@@ -28,6 +30,11 @@ from executors.s3.parameters import Delete
 from schemas.records import Intent, JournalEntry, Plan, Receipt, Round
 
 Clock = Callable[[], int]
+LOOK_EVERY: Final = 10
+"""Deletions between two looks at the bucket's versioning."""
+UNVERSIONED: Final = "null"
+"""The id of a version that the next write or deletion replaces, where versioning is suspended."""
+SUSPENDED: Final = "versioning is not on any more: a deletion could erase for good; turn it on and ask again"
 
 
 class Deletions:
@@ -59,8 +66,11 @@ class Deletions:
         if differs := deleting.difference(delete, look, act.plan):
             raise StaleError(differs)
         deleted: dict[Version, Deleted] = {}
-        async with self._acting(act, delete, look) as s3:
+        async with self._acting(act, delete, look) as s3, self._looking(act, delete) as looking:
             for number, item in enumerate(look.objects, start=1):
+                # Every object that was there before versioning is looked at for itself: its bytes would be gone.
+                if len(deleted) % LOOK_EVERY == 0 or item.version == UNVERSIONED:
+                    await self._require_versioned(delete, looking, number, deleted)
                 await self._delete(act, delete, s3, number, item, deleted)
         return deleting.receipt(delete, deleted, f"Deleted {len(deleted)} objects; every version is kept.")
 
@@ -138,6 +148,24 @@ class Deletions:
         async with client.s3(self._aws, minted.credentials, minted.seconds_left) as s3:
             yield s3
 
+    @asynccontextmanager
+    async def _looking(self, act: Act, delete: Delete) -> AsyncIterator[Bucket]:
+        """S3 with a session that reads only: the one that deletes need not see how the bucket is set up."""
+        session = await self._read_session(act.intent.id, sessions.delete_planning_policy(delete))
+        async with client.s3(self._aws, session) as s3:
+            yield s3
+
+    async def _require_versioned(
+        self, delete: Delete, looking: Bucket, number: int, deleted: dict[Version, Deleted]
+    ) -> None:
+        """StaleError, or ActFailedError once something is deleted, when the bucket keeps no versions now."""
+        try:
+            is_versioned = await looking.is_versioned(delete.bucket)
+        except ProviderError as exc:
+            raise _stopped(delete, number, deleted, str(exc)) from exc
+        if not is_versioned:
+            raise _stopped(delete, number, deleted, SUSPENDED) if deleted else StaleError(SUSPENDED)
+
     async def _delete(
         self, act: Act, delete: Delete, s3: Bucket, number: int, item: Version, deleted: dict[Version, Deleted]
     ) -> None:
@@ -145,10 +173,7 @@ class Deletions:
         what = f"delete s3://{delete.bucket}/{item.key}"
 
         def stopped(why: str) -> ActFailedError:
-            done = deleting.receipt(delete, deleted, f"Deleted {len(deleted)} objects, then stopped.")
-            return ActFailedError(
-                f"stopped at step {number}, after {len(deleted)} deletions: {why}", done if deleted else None
-            )
+            return _stopped(delete, number, deleted, why)
 
         now = self._clock()
         if now >= act.deadline.credential_dies_at:
@@ -171,3 +196,11 @@ class Deletions:
             ) from exc
         deleted[item] = made
         await act.journal.done(number, what, {"marker": made.marker, "request": made.request})
+        if made.marker == UNVERSIONED:
+            # Only a bucket that keeps no versions gives a marker this id.
+            raise stopped(SUSPENDED)
+
+
+def _stopped(delete: Delete, number: int, deleted: dict[Version, Deleted], why: str) -> ActFailedError:
+    done = deleting.receipt(delete, deleted, f"Deleted {len(deleted)} objects, then stopped.")
+    return ActFailedError(f"stopped at step {number}, after {len(deleted)} deletions: {why}", done if deleted else None)

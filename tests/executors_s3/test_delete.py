@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -139,6 +140,82 @@ async def test_an_unversioned_bucket_is_refused_at_planning(address: S3Address) 
         await s3.put_object(Bucket="plain", Key="in/a", Body=b"1")
     with pytest.raises(TargetMissingError, match="turn versioning on for plain: without it a deletion could never"):
         await planned(address, delete_intent("in/", bucket="plain"))
+
+
+async def set_versioning(address: S3Address, bucket: str, status: str) -> None:
+    """Turn it on, or suspend it, behind everybody's back."""
+    async with client("s3", address, address.admin) as s3:
+        await s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": status})
+
+
+async def bucket_of(address: S3Address, bucket: str, count: int, *, versioned_after: bool = False) -> Intent:
+    """A versioned bucket with so many objects, there before versioning was or after; the wish to delete them."""
+    async with client("s3", address, address.admin) as s3:
+        await s3.create_bucket(Bucket=bucket)
+        if not versioned_after:
+            await set_versioning(address, bucket, "Enabled")
+        for number in range(count):
+            await s3.put_object(Bucket=bucket, Key=f"in/{number:02}", Body=b"1")
+    await set_versioning(address, bucket, "Enabled")
+    return delete_intent("in/", bucket=bucket)
+
+
+async def test_a_bucket_whose_versioning_is_suspended_is_refused_at_planning(address: S3Address) -> None:
+    intent = await bucket_of(address, "suspended", 1)
+    await set_versioning(address, "suspended", "Suspended")
+    with pytest.raises(TargetMissingError, match="turn versioning on for suspended"):
+        await planned(address, intent)
+
+
+async def test_versioning_suspended_after_the_yes_is_stale_and_nothing_is_deleted(
+    address: S3Address, buckets: Buckets
+) -> None:
+    intent = await bucket_of(address, "suspended-later", 2)
+    plan = await planned(address, intent)
+    await set_versioning(address, "suspended-later", "Suspended")
+    with pytest.raises(StaleError, match="not as it was planned"):
+        await executor(address).execute(grant(intent, plan).act)
+    assert await buckets.markers("in/", "suspended-later") == []
+
+
+async def test_versioning_suspended_between_the_look_and_the_first_deletion_is_stale(
+    address: S3Address, buckets: Buckets
+) -> None:
+    intent = await bucket_of(address, "suspended-then", 2)
+    plan = await planned(address, intent)
+    granted = grant(intent, plan)
+
+    def clock() -> int:
+        # It is asked for the first time when the session is minted: after the look.
+        with ThreadPoolExecutor(1) as elsewhere:
+            elsewhere.submit(asyncio.run, set_versioning(address, "suspended-then", "Suspended")).result()
+        return now()
+
+    with pytest.raises(StaleError, match="versioning is not on any more"):
+        await executor(address, clock=clock).execute(granted.act)
+    assert granted.entries == ()
+    assert await buckets.markers("in/", "suspended-then") == []
+
+
+@pytest.mark.parametrize(("bucket", "at", "versioned_after"), [("batch", 10, False), ("before", 1, True)])
+async def test_versioning_suspended_between_deletions_stops_them_before_anything_is_erased(
+    address: S3Address, buckets: Buckets, bucket: str, at: int, versioned_after: bool
+) -> None:
+    intent = await bucket_of(address, bucket, 12, versioned_after=versioned_after)
+    plan = await planned(address, intent)
+    assert {change.detail["version"] == "null" for change in plan.changes} == {versioned_after}
+    before = await buckets.versions("in/", bucket)
+
+    async def suspend(entry: JournalEntry) -> None:
+        if (entry.step, entry.entry) == (at, "done"):
+            await set_versioning(address, bucket, "Suspended")
+
+    with pytest.raises(ActFailedError, match=f"after {at} deletions: versioning is not on any more") as failed:
+        await executor(address).execute(grant(intent, plan, after=suspend).act)
+    assert failed.value.receipt is not None
+    assert len(failed.value.receipt.changes) == at
+    assert await buckets.versions("in/", bucket) == before
+    assert len(await buckets.markers("in/", bucket)) == at
 
 
 async def test_under_object_lock_a_marker_is_put_and_the_locked_version_stays(

@@ -293,8 +293,8 @@ MUTANTS = (
             # The loop catches up with the world before it offers anything else.
             Edit(
                 PARTITION,
-                "        if not self._offer(consumer, await self._polled(consumer)):\n            return\n",
-                "        self._offer(consumer, await self._polled(consumer))\n        return\n",
+                "        if not is_more:\n            return\n",
+                "        return\n",
             ),
         ),
         themes=(10, 9),

@@ -233,6 +233,7 @@ def resolve(
         if view.grant is None or not view.grant.startswith(digits):
             _fail(f"{digits} is not the grant of {intent_id}: read it again with `keyturn show {intent_id}`", ERROR)
         recorded = client.resolve(view, found.value, reason)
+        _require_entitled(view, recorded)
         seconds = 0.0 if no_wait else wait
         answer = client.answer(recorded, seconds) if seconds else None
     _tell(view, "resolve", recorded, answer, as_json=as_json, quiet=quiet)
@@ -253,11 +254,15 @@ def _decide(verdict: str, asked: str, reason: str | None, seconds: float, *, as_
                 ERROR,
             )
         recorded = client.decide(view, Verdict(verdict), reason)
-        if recorded.expected_refusal is not None and recorded.expected_refusal.value == "not_entitled":
-            # The core moves no row for a key that may not say this, so no answer will come.
-            _fail(f"{view.id}: {recorded.detail}", FORBIDDEN)
+        _require_entitled(view, recorded)
         answer = client.answer(recorded, seconds) if seconds else None
     _tell(view, verdict, recorded, answer, as_json=as_json, quiet=quiet)
+
+
+def _require_entitled(view: contract.ApprovalView, recorded: contract.Recorded) -> None:
+    """The core moves no row for a notifier's key that may not say this: no answer would come to wait for."""
+    if recorded.expected_refusal is not None and recorded.expected_refusal.value == "not_entitled":
+        _fail(f"{view.id}: {recorded.detail}", FORBIDDEN)
 
 
 def _tell(
@@ -348,7 +353,7 @@ def _line(line: contract.Summary) -> str:
     what = (
         f"{line.action} on {line.resource_type} {visible.identifier(line.resource)}"
         if line.resource
-        else "unknown intent"
+        else line.action or "unknown intent"
     )
     parts = [line.id + (f"@{line.question_digest[:12]}" if line.question_digest else ""), line.phase.value]
     if line.risk is not None:
@@ -374,6 +379,11 @@ def _state(view: contract.ApprovalView) -> str:
 def _what_you_may(view: contract.ApprovalView) -> str:
     from notifiers import answers
 
+    if view.phase.value == "unknown" and view.grant is not None:
+        if view.you.resolve is not None:
+            return f"You are {view.you.person}. What you found would be refused: {answers.MEANING[view.you.resolve]}."
+        how = f"keyturn resolve {view.id}@{view.grant[:12]} --found succeeded|failed --reason HOW"
+        return f"You are {view.you.person}. To say what became of it: {how}"
     if view.question_digest is None:
         return f"No question is open. You are {view.you.person}."
     if view.you.approve is not None:

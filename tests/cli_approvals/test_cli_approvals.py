@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -280,6 +280,21 @@ def test_quiet_says_nothing_but_its_exit_code(cli: Cli) -> None:
     assert (result.exit_code, result.output) == (0, "")
 
 
+def test_a_notifier_that_may_not_vouch_for_the_login_says_so_and_waits_for_nobody(cli: Cli) -> None:
+    before = cli.live.desk.world
+    known = before.directory
+    assert known
+    keys = tuple(key.model_copy(update={"providers": ()}) if key.role == "notifier" else key for key in known.keys)
+    cli.live.desk.world = replace(before, directories=(known.model_copy(update={"keys": keys}),))
+    try:
+        # Were it to wait for an answer, the test would time out.
+        result = cli.run("ana", "approve", cli.reference, "--wait", "3600")
+    finally:
+        cli.live.desk.world = before
+    assert result.exit_code == approvals.FORBIDDEN
+    assert "`providers` of the notifier's key in the directory" in result.stderr
+
+
 def test_what_was_found_out_about_an_unknown_is_said_with_the_grants_digits(cli: Cli) -> None:
     row = stage.unknown(now_ms())
     cli.live.put(row)
@@ -287,6 +302,8 @@ def test_what_was_found_out_about_an_unknown_is_said_with_the_grants_digits(cli:
     wrong = cli.run("ana", "resolve", f"{row.intent_id}@{'0' * 12}", "--found", "failed", "--reason", "looked")
     assert wrong.exit_code == approvals.ERROR
     asked = f"{row.intent_id}@{row.grant.digest[:12]}"
+    assert f"keyturn resolve {asked}" in cli.run("ana", "show", row.intent_id).stderr
+    assert "nobody approves for themselves" in cli.run("dev", "show", row.intent_id).stderr
     result = cli.run("ana", "resolve", asked, "--found", "failed", "--reason", "looked")
     assert (result.exit_code, result.stdout) == (0, f"{row.intent_id}: it is failed\n")
 

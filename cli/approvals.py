@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 OK: Final = 0
 ERROR: Final = 1
+USAGE: Final = 2
 DENIED: Final = 3
 EXPIRED: Final = 4
 FORBIDDEN: Final = 5
@@ -431,6 +432,8 @@ def _client() -> Iterator[Client]:
         _fail(str(exc), TEMPORARY)
     except api.ForbiddenError as exc:
         _fail(str(exc), FORBIDDEN)
+    except api.NotToldError as exc:
+        _fail(str(exc), USAGE)
     except api.IntegrityError as exc:
         _fail(str(exc), INTEGRITY)
     except api.ApiError as exc:

@@ -6,6 +6,8 @@ A token or a signature goes over TLS, or to this machine only.
     AskingError           it said no
     ├── RefusedError      it was not let in: what is wrong, by place
     ├── NotAllowedError   not by this key or token
+    ├── NotToldError      a setting that is needed is missing, or its file cannot be read
+    ├── IntegrityError    what the gateway knows of it cannot be trusted
     └── NotYetError       it may work later
 """
 
@@ -33,6 +35,7 @@ from schemas.record import Record
 from schemas.records import FINAL, Intent, IntentStatus, Subject, Withdrawal
 from schemas.signing import PrivateKeySigner
 from streams import connection, reading
+from streams.http.problems import Kind
 from streams.http.urls import is_loopback, is_private_to_us
 from streams.producing import Speaker
 from streams.realm import RealmFolder
@@ -57,6 +60,14 @@ class RefusedError(AskingError):
 
 class NotAllowedError(AskingError):
     """Not by this key or token."""
+
+
+class NotToldError(AskingError):
+    """A setting that is needed is missing, or cannot be used."""
+
+
+class IntegrityError(AskingError):
+    """What the gateway knows of it cannot be trusted."""
 
 
 class NotYetError(AskingError):
@@ -103,7 +114,7 @@ class Token:
 
 
 def identity(settings: AskerSettings) -> Sign | Token:
-    """Who asks: a key if there is one, else a token. NotAllowedError when there is neither."""
+    """Who asks: a key if there is one, else a token. NotToldError when there is neither."""
     if settings.key_file is not None and settings.agent is not None and settings.realm is not None:
         return Sign(settings.agent, settings.realm, read_signer(settings.key_file))
     text = ""
@@ -111,15 +122,24 @@ def identity(settings: AskerSettings) -> Sign | Token:
         try:
             text = settings.token_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as exc:
-            raise NotAllowedError(f"KEYTURN_TOKEN_FILE: {settings.token_file} cannot be read: {exc}") from exc
+            raise NotToldError(
+                f"KEYTURN_TOKEN_FILE: {settings.token_file} cannot be read ({_reason(exc)}): name a file that holds an "
+                "access token for the gateway"
+            ) from exc
+        if not text:
+            raise NotToldError(f"KEYTURN_TOKEN_FILE: {settings.token_file} is empty: put an access token into it")
     elif settings.token is not None:
         text = settings.token.get_secret_value().strip()
     if text:
         return Token(text)
-    raise NotAllowedError(
+    raise NotToldError(
         "nobody to ask as: name an agent with its key (--dir DIR --agent NAME, or KEYTURN_AGENT, KEYTURN_REALM and "
         "KEYTURN_KEY_FILE), or set KEYTURN_TOKEN_FILE to an access token for the gateway"
     )
+
+
+def _reason(exc: OSError | UnicodeDecodeError) -> str:
+    return (exc.strerror or type(exc).__name__) if isinstance(exc, OSError) else "it is not text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +196,7 @@ class HttpAsker:
 
     def __init__(self, url: str, who: Sign | Token) -> None:
         if not is_private_to_us(url):
-            raise NotAllowedError(f"{url}: a token or a signature goes over https, or to this machine only")
+            raise NotToldError(f"{url}: a token or a signature goes over https, or to this machine only")
         self._who = who
         parts = httpx.URL(url)
         # A proxy has no business between us and our own machine.
@@ -285,29 +305,42 @@ def _body(form: contract.IntentForm) -> bytes:
 
 
 def _members(answer: httpx.Response) -> dict[str, JsonValue]:
-    try:
-        found = answer.json()
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
+    found = _object(answer)
+    if found is None:
         raise AskingError(f"the answer is not the gateway's ({answer.status_code}): is KEYTURN_GATEWAY_URL right?")
     return found
 
 
+def _object(answer: httpx.Response) -> dict[str, JsonValue] | None:
+    try:
+        found = answer.json()
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _problem(answer: httpx.Response) -> AskingError:
-    problem = _members(answer)
-    text = str(problem.get("detail") or f"the gateway answered {answer.status_code}")
-    match answer.status_code:
+    """What a no means. Its status decides, not its body: a proxy's may be a page, or nothing."""
+    problem = _object(answer)
+    status = answer.status_code
+    text = str((problem or {}).get("detail") or f"the gateway, or a proxy before it, answered {status}")
+    match status:
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
             return NotAllowedError(text)
+        case HTTPStatus.BAD_GATEWAY if problem is not None and problem.get("type") == Kind.INTEGRITY.urn:
+            # Not a proxy's, and waiting heals nothing.
+            return IntegrityError(text)
         case (
             HTTPStatus.TOO_MANY_REQUESTS
             | HTTPStatus.REQUEST_TIMEOUT
+            | HTTPStatus.INTERNAL_SERVER_ERROR
             | HTTPStatus.BAD_GATEWAY
             | HTTPStatus.SERVICE_UNAVAILABLE
             | HTTPStatus.GATEWAY_TIMEOUT
         ):
             return NotYetError(text)
+        case _ if problem is None:
+            return AskingError(f"{text}: is KEYTURN_GATEWAY_URL right?")
         case _:
             return RefusedError(text, problem)
 

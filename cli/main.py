@@ -191,7 +191,10 @@ def _is_meant(error: Exception) -> bool:
 
 
 def _said(error: Exception) -> str:
-    return "; ".join(_wrong_settings(error)) or str(error)
+    text = "; ".join(_wrong_settings(error)) or str(error)
+    # Nothing at all was said of where: whoever sits at a terminal has a folder, not twenty variables.
+    is_nowhere = "KEYTURN_REALM: Field required" in text and "KEYTURN_KAFKA: Field required" in text
+    return f"which realm? Name its folder: --dir DIR, or KEYTURN_DIR ({text})" if is_nowhere else text
 
 
 def _wrong_settings(error: Exception) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ What is asked comes from flags, from a YAML or JSON file, or from stdin (`-f -`)
 everything else to stderr.
 
 Exit codes: 0 on the log (with --wait: done; with --check: policy would let it), 1 error or failed, 2 usage, 3 denied,
-refused or withdrawn, 4 expired, 5 not by this key or token, 75 try again.
+refused or withdrawn, 4 expired, 5 not by this key or token, 6 what is known of it cannot be trusted, 75 try again.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ USAGE: Final = 2
 DENIED: Final = 3
 EXPIRED: Final = 4
 FORBIDDEN: Final = 5
+INTEGRITY: Final = 6
 TEMPORARY: Final = 75  # EX_TEMPFAIL of sysexits.h
 _CODES: Final = {
     "succeeded": OK,
@@ -207,9 +208,9 @@ def asking(
         from streams.realm import settings_for
 
         if agent is None:
-            raise ways.NotAllowedError(
-                "say where and who: --gateway URL with KEYTURN_TOKEN_FILE or an agent's key; or by Kafka, --dir DIR "
-                "--agent NAME"
+            raise ways.NotToldError(
+                "say where and who: --dir DIR --agent NAME (or KEYTURN_DIR and KEYTURN_AGENT), or --gateway URL with "
+                "KEYTURN_TOKEN_FILE or an agent's key"
             )
         async with ways.KafkaAsker(settings_for(folder, f"agent-{agent}"), agent) as by_kafka:
             return await doing(by_kafka)
@@ -221,6 +222,10 @@ def asking(
         match exc:
             case ways.NotAllowedError():
                 return FORBIDDEN
+            case ways.NotToldError():
+                return USAGE
+            case ways.IntegrityError():
+                return INTEGRITY
             case ways.NotYetError():
                 return TEMPORARY
             case _:

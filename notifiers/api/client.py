@@ -6,6 +6,7 @@ against its digest, the question's members against theirs (law 7 holds on this s
     ApiError                 the API said no; has the problem's type
     ├── TemporaryError       it may work later: unreachable, overloaded, Kafka or the issuer down
     ├── ForbiddenError       this token or person may not
+    ├── NotToldError         a setting that is needed is missing, or its file cannot be read
     ├── IntegrityError       what came cannot be trusted
     └── GoneError            there is no such thing
 """
@@ -44,16 +45,20 @@ class ClientSettings(BaseSettings):
     token_file: Path | None = Field(default=None, description="A file that holds the access token.")
 
     def bearer(self) -> str:
-        """The token. ForbiddenError when there is none."""
+        """The token. NotToldError when there is none."""
         if self.token_file is not None:
             try:
                 text, where = self.token_file.read_text(encoding="utf-8"), f"KEYTURN_TOKEN_FILE: {self.token_file}"
             except (OSError, UnicodeDecodeError) as exc:
-                raise ForbiddenError(f"KEYTURN_TOKEN_FILE: {self.token_file} cannot be read: {exc}") from exc
+                why = (exc.strerror or type(exc).__name__) if isinstance(exc, OSError) else "it is not text"
+                raise NotToldError(
+                    f"KEYTURN_TOKEN_FILE: {self.token_file} cannot be read ({why}): name a file that holds an access "
+                    "token of your issuer"
+                ) from exc
         else:
             text, where = (self.token.get_secret_value() if self.token else ""), "KEYTURN_TOKEN"
         if not _TOKEN.fullmatch(text.strip()):
-            raise ForbiddenError(
+            raise NotToldError(
                 f"{where}: no access token there; get one from your issuer, set KEYTURN_TOKEN_FILE to it"
             )
         return text.strip()
@@ -75,6 +80,10 @@ class ForbiddenError(ApiError):
     """This token or person may not."""
 
 
+class NotToldError(ApiError):
+    """A setting that is needed is missing, or cannot be used."""
+
+
 class IntegrityError(ApiError):
     """What came cannot be trusted."""
 
@@ -88,9 +97,7 @@ class Client:
 
     def __init__(self, settings: ClientSettings) -> None:
         if not is_private_to_us(settings.api_url):
-            raise ForbiddenError(
-                f"KEYTURN_API_URL: {settings.api_url}: a token goes over https, or to this machine only"
-            )
+            raise NotToldError(f"KEYTURN_API_URL: {settings.api_url}: a token goes over https, or to this machine only")
         # A proxy has no business between us and our own machine.
         is_local = is_loopback(urlsplit(settings.api_url).hostname)
         self._http = httpx.Client(
@@ -215,7 +222,7 @@ def _raise_for(response: httpx.Response) -> None:
         problem = _Problem.model_validate_json(response.content)
     except ValidationError:
         problem = _Problem()
-    text = problem.detail or f"the API answered {response.status_code}"
+    text = problem.detail or f"the API, or a proxy before it, answered {response.status_code}"
     if problem.type == Kind.INTEGRITY.urn:
         raise IntegrityError(text, problem.type)
     match response.status_code:
@@ -225,6 +232,8 @@ def _raise_for(response: httpx.Response) -> None:
             raise GoneError(text, problem.type)
         case (
             HTTPStatus.TOO_MANY_REQUESTS
+            | HTTPStatus.REQUEST_TIMEOUT
+            | HTTPStatus.INTERNAL_SERVER_ERROR
             | HTTPStatus.BAD_GATEWAY
             | HTTPStatus.SERVICE_UNAVAILABLE
             | HTTPStatus.GATEWAY_TIMEOUT

@@ -139,3 +139,15 @@ def test_from_nothing_to_documents_in_force(new_realm: NewRealm, tmp_path: Path)
     assert shown["directory"]["version"] == 1
     assert "# directory version 1" in invoke("directory", "show", env=env)
     assert json.loads(invoke("manifest", "apply", "--json", env=env))["is_new"] is True
+
+
+def test_without_a_realm_it_says_how_to_name_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("KEYTURN_DIR", "KEYTURN_REALM", "KEYTURN_KAFKA", "KEYTURN_ROOT_KEYS"):
+        monkeypatch.delenv(name, raising=False)
+    for words in (("quarantine", "ls"), ("audit", "verify"), ("directory", "show")):
+        with pytest.raises(SystemExit) as caught:
+            command(monkeypatch, *words)
+        assert caught.value.code == 1
+        assert "--dir DIR, or KEYTURN_DIR" in capsys.readouterr().err

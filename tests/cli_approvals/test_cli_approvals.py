@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -214,12 +215,14 @@ def test_when_kafka_or_the_api_is_away_it_exits_75(cli: Cli) -> None:
     ("arguments", "code"),
     [
         ({"token": "not.a.token"}, 5),
-        ({"token": ""}, 5),
-        ({"token": "two words"}, 5),
-        ({"url": "http://example.org"}, 5),
+        ({"token": ""}, 2),
+        ({"token": "two words"}, 2),
+        ({"url": "http://example.org"}, 2),
     ],
 )
-def test_without_a_good_token_or_a_private_way_it_exits_5(cli: Cli, arguments: dict[str, str], code: int) -> None:
+def test_a_token_that_is_refused_exits_5_and_a_setting_that_cannot_be_used_2(
+    cli: Cli, arguments: dict[str, str], code: int
+) -> None:
     result = cli.run("ana", "ls", **arguments)
     assert (result.exit_code, result.stdout) == (code, "")
     assert result.stderr.startswith("keyturn: ")
@@ -238,7 +241,36 @@ def test_the_token_can_lie_in_a_file(cli: Cli, tmp_path: Path) -> None:
     approvals.register(root)
     env = {"KEYTURN_API_URL": cli.live.url, "KEYTURN_TOKEN_FILE": str(path), "KEYTURN_TOKEN": None}
     assert CliRunner().invoke(root, ["ls", "-q"], env=env).exit_code == 0
-    assert CliRunner().invoke(root, ["ls"], env={**env, "KEYTURN_TOKEN_FILE": "/nowhere"}).exit_code == 5
+    assert CliRunner().invoke(root, ["ls"], env={**env, "KEYTURN_TOKEN_FILE": "/nowhere"}).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (500, b"Internal Server Error", 75),
+        (502, b"<html>502 Bad Gateway</html>", 75),
+        (503, b"", 75),
+        (401, b"<html>log in</html>", 5),
+        (404, b"<html>404</html>", 1),
+        (200, b"<html>hello</html>", 1),
+    ],
+)
+def test_what_a_proxy_answers_has_the_exit_code_of_its_status(cli: Cli, status: int, body: bytes, code: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                connection.sendall(head.encode() + body)
+
+        proxy = threading.Thread(target=answer)
+        proxy.start()
+        result = cli.run("ana", "ls", url=f"http://127.0.0.1:{server.getsockname()[1]}")
+        proxy.join(60)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_ls_prints_one_line_a_row_that_can_be_copied_into_approve(cli: Cli) -> None:

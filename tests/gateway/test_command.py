@@ -134,7 +134,59 @@ async def test_what_is_wrong_is_one_calm_line_and_an_exit_code(keyturn: Command)
     unreachable = await keyturn(*ASKED)
     assert (unreachable.exit_code, "cannot be reached" in unreachable.stderr) == (75, True)
     keyturn.url = "http://gateway.example"
-    assert (await keyturn(*ASKED)).exit_code == 5
+    assert (await keyturn(*ASKED)).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (500, b'{"type":"urn:keyturn:problem:internal","detail":"something broke here"}', 75),
+        (500, b"Internal Server Error", 75),
+        (502, b"<html>502 Bad Gateway</html>", 75),
+        (502, b'{"type":"urn:keyturn:problem:integrity","detail":"not signed by the core"}', 6),
+        (503, b"", 75),
+        (504, b"<html>504</html>", 75),
+        (429, b"slow down", 75),
+        (408, b"", 75),
+        (401, b"<html>log in</html>", 5),
+        (403, b'{"detail":"not you"}', 5),
+        (404, b"<html>404</html>", 1),
+        (302, b"", 1),
+        (200, b"<html>hello</html>", 1),
+        (202, b"[" * 5000, 1),
+        (409, b'{"detail":"another body"}', 1),
+    ],
+)
+async def test_what_a_proxy_or_a_broken_gateway_answers_has_the_exit_code_of_its_status(
+    keyturn: Command, status: int, body: bytes, code: int
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        keyturn.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        said = await keyturn(*ASKED)
+    assert (said.exit_code, said.stdout) == (code, ""), said.stderr
+    assert len(said.stderr.splitlines()) == 1
+
+
+async def test_a_token_that_cannot_be_had_is_a_usage_error_that_says_what_to_do(
+    keyturn: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for name, why in (("missing", "No such file"), (".", "directory"), ("empty", "is empty"), ("binary", "not text")):
+        runner = CliRunner(env={"KEYTURN_GATEWAY_URL": keyturn.url, "KEYTURN_TOKEN_FILE": str(tmp_path / name)})
+        said = await asyncio.to_thread(runner.invoke, root_for(ASKED), list(ASKED))
+        assert (said.exit_code, why in said.stderr, "access token" in said.stderr) == (2, True, True), said.stderr
+    runner = CliRunner(env={"KEYTURN_GATEWAY_URL": keyturn.url})
+    said = await asyncio.to_thread(runner.invoke, root_for(ASKED), list(ASKED))
+    assert (said.exit_code, "KEYTURN_TOKEN_FILE" in said.stderr) == (2, True)
 
 
 async def test_withdraw_takes_it_back_with_the_key_or_as_an_owner(keyturn: Command) -> None:

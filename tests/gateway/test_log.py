@@ -177,13 +177,26 @@ async def test_no_body_is_a_fault_of_ours(door: Door, port: int) -> None:
                         assert answer.json()["type"].startswith("urn:keyturn:problem:")
 
 
+TARGETS = (
+    b"/v1/intents/%ff%00",
+    b"/v1/intents/%ed%a0%80/events",
+    b"/v1/intents?phase=%ed%a0%80",
+    b"/v1/intents?after=%00",
+    b"/v1/intents?limit=" + b"9" * 5000,
+    b"/v1/intents/x?wait=nan",
+    b"/v1/intents/x?wait=1e999",
+    b"/v1/intents?&&=&",
+    b"*",
+    b"http://other/v1/intents",
+    b"//",
+    b"/v1/intents/" + b"x" * 9000,
+    b"/%0d%0a",
+)
+
+
 async def test_no_path_or_query_is_a_fault_of_ours(door: Door, port: int) -> None:
     token = door.own("bot")["Authorization"].encode()
-    for target in (
-        b"/v1/intents/%ff%00", b"/v1/intents/%ed%a0%80/events", b"/v1/intents?phase=%ed%a0%80",
-        b"/v1/intents?after=%00", b"/v1/intents?limit=" + b"9" * 5000, b"/v1/intents/x?wait=nan",
-        b"/v1/intents/x?wait=1e999", b"/v1/intents?&&=&", b"*", b"http://other/v1/intents", b"//", b"/v1/intents/" + b"x" * 9000, b"/%0d%0a",
-    ):  # fmt: skip
+    for target in TARGETS:
         for method in (b"GET", b"POST", b"OPTIONS", b"HEAD", b"BREW"):
             asked = method + b" " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: " + token
             answer = await sent(port, asked + b"\r\nLast-Event-ID: \xff-\xfe\r\nIdempotency-Key: \xff\r\n\r\n")

@@ -38,7 +38,7 @@ def backup(
         typer.echo(f"{topic}: {count} records")
     if told["later"]:
         typer.echo(f"the core went on meanwhile: {told['later']} later records are left out", err=True)
-    _tell_open(target)
+    tell_open(target)
 
 
 # ---------------------------------------------------------------- backup
@@ -88,7 +88,7 @@ def _topic(name: str) -> Any:
 # ---------------------------------------------------------------- what people must look at
 
 
-def _tell_open(source: Path) -> None:
+def tell_open(source: Path) -> None:
     """What was not ended at the backup: nobody will act on it, and people must know."""
     waiting = list(_open_rows(source))
     for phase, count in sorted(Counter(phase for phase, _ in waiting).items()):

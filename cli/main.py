@@ -69,6 +69,7 @@ MOUNTS: Final = (
     Mount("cli.quarantine", {"quarantine": "What could not be read: list it, show it, put it back."}, is_noun=True),
     Mount("cli.core", {"core": "Go on beyond lost inputs, signed and audited."}, is_noun=True),
     Mount("cli.backup", {"backup": "Copy a realm's topics into a folder."}),
+    Mount("cli.restore", {"restore": "Write a backup onto an empty Kafka."}),
     Mount("cli.run", {"run": "Run one role."}, is_noun=True),
     Mount("cli.up", {"up": "Run every role of a realm on this machine."}),
     Mount("cli.sandbox", {"sandbox": "A whole Keyturn on this machine, with a story."}, is_noun=True),

@@ -122,7 +122,8 @@ async def provision(folder: Path, admin: Admin | None) -> None:
         raise ProvisioningError("Kafka is not as the realm needs it:\n" + "\n".join(map(str, wrong)))
 
 
-def _wanted(realm: Realm) -> findings.Wanted:
+def wanted_of(realm: Realm) -> findings.Wanted:
+    """What a realm's Kafka must look like."""
     return findings.Wanted(
         realm.names,
         realm.cast,
@@ -134,7 +135,7 @@ def _wanted(realm: Realm) -> findings.Wanted:
 
 
 async def _examine(realm: Realm, settings: Settings, cluster: Cluster) -> tuple[Finding, ...]:
-    wanted = _wanted(realm)
+    wanted = wanted_of(realm)
     topics = await cluster.topics(wanted.topics())
     there = [(name, at) for name, at in wanted.beginnings() if name in topics and at < topics[name].partitions]
     found = Found(
@@ -149,7 +150,7 @@ async def _examine(realm: Realm, settings: Settings, cluster: Cluster) -> tuple[
 
 async def _mend(remedies: Sequence[Remedy], home: RealmFolder, settings: Settings, cluster: Cluster) -> None:
     """Apply remedies, each kind in one go. Rights come last: nobody writes before the first records are there."""
-    wanted = _wanted(home.realm())
+    wanted = wanted_of(home.realm())
     await cluster.create_topics({it.name: it.state for it in remedies if isinstance(it, CreateTopic)})
     for it in remedies:
         if isinstance(it, SetTopic):

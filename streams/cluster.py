@@ -1,7 +1,7 @@
 """Kafka's administrative calls, in our words: what a cluster holds of an installation, and the few things we change.
 
-Nothing here deletes or shrinks anything. Settings are changed one by one (`incremental_alter_configs`): the older
-call resets whatever it is not told.
+Nothing here deletes or shrinks anything, but for the fillers of a restore. Settings are changed one by one
+(`incremental_alter_configs`): the older call resets whatever it is not told.
 """
 
 # pyright: reportPrivateImportUsage=false
@@ -141,14 +141,22 @@ class Cluster:
         for name, future in futures.items():
             await _answer(f"create topic {name}", future)
 
-    async def set_topic(self, name: str, settings: Mapping[str, str]) -> None:
-        """Change these settings of a topic, and no other."""
+    async def set_topic(self, name: str, settings: Mapping[str, str], unset: Iterable[str] = ()) -> None:
+        """Change these settings of a topic, and no other; those in `unset` become the broker's own."""
         entries = [
             ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in settings.items()
         ]
+        # The client wants a value, and Kafka heeds none.
+        entries += [ConfigEntry(key, "", incremental_operation=AlterConfigOpType.DELETE) for key in sorted(unset)]
         resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
         futures = self._client.incremental_alter_configs([resource], request_timeout=REQUEST_SECONDS)
         await _answer(f"change topic {name}", futures[resource])
+
+    async def delete_records(self, name: str, before: Mapping[int, int]) -> None:
+        """Let each partition of a topic begin at this offset. When this returns nobody reads what lay before."""
+        places = [TopicPartition(name, partition, offset) for partition, offset in before.items()]
+        for place, future in self._client.delete_records(places, request_timeout=REQUEST_SECONDS).items():
+            await _answer(f"begin of {place.topic}/{place.partition}", cast("concurrent.futures.Future[Any]", future))
 
     async def users(self) -> frozenset[str]:
         """The users who have a SCRAM-SHA-512 password."""

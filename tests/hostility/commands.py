@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typer.testing import CliRunner
 
 from cli.main import root_for
+from sandbox.world import SandboxWorld
 from tests.house import House
 
 
@@ -17,7 +18,7 @@ class Said:
     error: str
 
 
-async def keyturn(realm: House, *words: str) -> Said:
+async def keyturn(realm: House | SandboxWorld, *words: str) -> Said:
     """`keyturn WORDS --dir REALM`."""
     arguments = [*words, "--dir", str(realm.folder)]
     result = await asyncio.to_thread(CliRunner().invoke, root_for(arguments), arguments)

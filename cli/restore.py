@@ -45,13 +45,13 @@ def restore(
     from streams.restoring import Word
     from streams.settings import read_signer
 
-    kept = _read(source)
+    kept = kept_in(source)
     why = (reason or f"the backup of {kept.told_at} was written onto an empty Kafka").strip()
     if not 0 < len(why) <= PROSE_CHARACTERS:
         raise typer.BadParameter(f"1 to {PROSE_CHARACTERS} characters", param_hint="--reason")
     signer = read_signer(root_key or directory / "keys" / "root.key")
     home = RealmFolder(directory)
-    _require_fit(home, source, kept, signer.keyid)
+    require_fit(home, source, kept, signer.keyid)
     word = Word(signer, time.time_ns() // 1_000_000, why)
     written, findings = asyncio.run(_write(home, kept.saved(source), word))
     for topic, count in written.counts.items():
@@ -85,7 +85,7 @@ async def _write(home: "RealmFolder", saved: "Saved", word: "Word") -> "tuple[Wr
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class Kept:
     """What stands in `backup.json`."""
 
     realm: str
@@ -109,11 +109,12 @@ class _Kept:
         return Saved(self.spans, self.intake, _progress(source), lambda topic: bundle.records(source, topic))
 
 
-def _read(source: Path) -> _Kept:
+def kept_in(source: Path) -> Kept:
+    """What a backup says of itself. RestoreError when it is none."""
     file = source / MANIFEST
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
-        return _Kept(
+        return Kept(
             str(told["realm"]),
             int(told["partitions"]),
             tuple(map(str, told["executors"])),
@@ -146,7 +147,7 @@ def _progress(source: Path) -> "dict[int, Progress]":
 # ---------------------------------------------------------------- what is refused
 
 
-def _require_fit(home: "RealmFolder", source: Path, kept: _Kept, keyid: str) -> None:
+def require_fit(home: "RealmFolder", source: Path, kept: Kept, keyid: str) -> None:
     """RestoreError unless the backup is this realm's, whole and sound, and the key is one that its roles pin."""
     from auditors import bundle
     from auditors.verify import files

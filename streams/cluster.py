@@ -156,7 +156,7 @@ class Cluster:
         """Let each partition of a topic begin at this offset. When this returns nobody reads what lay before."""
         places = [TopicPartition(name, partition, offset) for partition, offset in before.items()]
         for place, future in self._client.delete_records(places, request_timeout=REQUEST_SECONDS).items():
-            await _answer(f"begin of {place.topic}/{place.partition}", cast("concurrent.futures.Future[Any]", future))
+            await _answer(f"begin of {place.topic}/{place.partition}", future)
 
     async def users(self) -> frozenset[str]:
         """The users who have a SCRAM-SHA-512 password."""

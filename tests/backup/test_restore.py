@@ -51,7 +51,7 @@ async def test_a_realm_goes_on_from_its_backup_and_does_nothing_again(tmp_path: 
             later = await stage.asked(shelves[2])
             for each in (waiting, later):
                 await does(stage, each)
-            after = {topic: await said_after(stage, topic, kept) for topic in REPLAYED}
+            after = {topic.name: await said_after(stage, topic, kept) for topic in REPLAYED}
             assert all(after.values())
         refused = await keyturn(world, "restore", str(kept))
         assert "a backup is written into a Kafka that has none of them" in refused.error
@@ -68,10 +68,10 @@ async def test_a_realm_goes_on_from_its_backup_and_does_nothing_again(tmp_path: 
 
         # Somebody kept every byte of what came later, and is there before the core.
         async with Speaker(master) as speaker:
-            for topic, records in after.items():
+            for name, records in after.items():
                 for record in records:
-                    again = Sealed(record.key, record.value, tuple(record.headers))
-                    await speaker.say(master.names.of(topic), record.partition, again)
+                    again = Sealed(record.key or b"", record.value or b"", tuple(record.headers))
+                    await speaker.say(master.prefix + name, record.partition, again)
         async with RunningRoles(world.folder) as roles, set_up(sandbox, world, roles) as stage:
             await lies_as_before(stage, kept)
             ended = await stage.until_trail(

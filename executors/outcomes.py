@@ -91,19 +91,19 @@ def outcome(
         observed=unknown is not None,
         unknown=unknown,
         receipt=ended.receipt,
-        undo=undo if was_done and undo else None,
+        undo=prose(undo) if was_done and undo else None,
         reason=prose(ended.reason) if ended.reason else None,
     )
     return made if ended.receipt is None else _fitting(made, ended.receipt)
 
 
 def _fitting(made: Outcome, receipt: Receipt) -> Outcome:
-    for cut in (_whole, _bound_by_digest, _summary_only):
+    for cut in (_whole, _bound_by_digest):
         with contextlib.suppress(RecordError, CanonicalError):
             fitting = made.model_copy(update={"receipt": cut(receipt)})
             fitting.to_bytes()
             return fitting
-    return made.model_copy(update={"receipt": None})
+    return made.model_copy(update={"receipt": _summary_only(receipt)})
 
 
 def _whole(receipt: Receipt) -> Receipt:
@@ -114,7 +114,7 @@ def _bound_by_digest(receipt: Receipt) -> Receipt:
     rows: list[Json] = [change.to_json() for change in receipt.changes]
     data = canonical.encode(rows)
     leaf = ListLeaf(name="changes", count=len(rows), bytes=len(data), digest=canonical.digest(data))
-    return Receipt(summary=receipt.summary, lists=(*receipt.lists, leaf)[-MAX_LISTS:])
+    return Receipt(summary=prose(receipt.summary), lists=(*receipt.lists, leaf)[-MAX_LISTS:])
 
 
 def _summary_only(receipt: Receipt) -> Receipt:

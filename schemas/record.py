@@ -130,11 +130,10 @@ class Record(Part):
     def _of_canonical(cls, data: bytes) -> Self:
         """The record with these bytes, which are canonical and within the type's bounds."""
         record = cls._validated(data)
-        if canonical.spells(record.to_json(), data):
-            vars(record)["_bytes"] = data
         # A default spelt out is another spelling of the same record: one record, one sequence of bytes (law 1).
-        elif record.to_bytes() != data:
+        if not canonical.spells(record.to_json(), data):
             raise RecordError(f"{cls.TYPE}: an optional member is spelt out with its default; leave it out")
+        vars(record)["_bytes"] = data
         return record
 
     @classmethod

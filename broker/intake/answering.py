@@ -96,7 +96,7 @@ def key_of(answer: Answer) -> str:
             return str(answer.intent.body["id"])
         case ForwardedWithdrawal():
             return str(answer.withdrawal.body["intent"])
-        case Quarantined():
+        case Quarantined():  # pragma: no branch - there is no fourth answer
             return quarantine.key_of(answer.source)
 
 

@@ -1,5 +1,7 @@
 """One pure function of (intent, facts, plan, world, log time), the same in intake and in the core."""
 
+from typing import Any
+
 import pytest
 
 from schemas import classification
@@ -74,3 +76,26 @@ def test_whatever_is_missing_from_the_world_is_a_denial_by_name() -> None:
     ):
         found = classification.classify(an_intent(), facts(), None, world, T0)
         assert (found.effect, found.rules) == (Effect.DENY, (rule,))
+
+
+def faults(**properties: Any) -> set[tuple[str, str]]:
+    intent = an_intent(properties=properties)
+    return {(fault.path, fault.message) for fault in classification.parameter_faults(intent, a_world())}
+
+
+def test_every_wrong_parameter_is_named_by_its_place() -> None:
+    assert faults(bucket="b", count=1) == set()
+    assert faults(count=1) == {("/action/properties/bucket", "is missing")}
+    assert faults(bucket="b", more=1, other=2) == {
+        ("/action/properties/more", "is not a parameter of this action"),
+        ("/action/properties/other", "is not a parameter of this action"),
+    }
+    [(pointer, text)] = faults(bucket=5)
+    assert pointer == "/action/properties/bucket"
+    assert "string" in text
+
+
+def test_there_is_nothing_to_hold_the_parameters_of_an_unknown_action_against() -> None:
+    with pytest.raises(Refused) as caught:
+        classification.parameter_faults(an_intent("s3.nothing"), a_world())
+    assert caught.value.refusal is Refusal.UNKNOWN_ACTION

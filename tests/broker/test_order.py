@@ -198,3 +198,12 @@ def test_any_history_is_decided_whole_in_turn_and_behind_its_barriers(  # noqa: 
                 fetch(name)
     assert {name: ordered.positions[name] for name in INPUTS} == model.logs
     assert len(model.decided) == len(set(model.decided)) == sum(model.logs.values())
+
+
+def test_a_partition_goes_on_behind_what_is_gone_only_while_nothing_waits_before_it() -> None:
+    ordered = offered({"decisions": 7})
+    ordered.jump("decisions", 40)
+    assert ordered.offer(Input("decisions", 40, "due"))
+    with pytest.raises(AssertionError, match="decisions: records wait"):
+        ordered.jump("decisions", 50)
+    assert taken(ordered) == ["due"]

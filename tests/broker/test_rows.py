@@ -336,3 +336,29 @@ def test_what_waited_is_remembered_whole() -> None:
 def test_a_withdrawal_that_came_first_pins_the_id_as_before() -> None:
     row = a_row(phase=Phase.WITHDRAWN, ended=T0)
     assert lifecycle.kept(row) is row
+
+
+# ---------------------------------------------------------------- what operators see, and a restore
+
+
+def test_rows_are_counted_and_the_oldest_of_a_phase_is_known() -> None:
+    rows = Rows()
+    assert rows.oldest(Phase.PENDING) is None
+    older, younger = a_row("bot", at=T0, due=T0 + HOUR), a_row("eve", at=T0 + MINUTE, due=T0 + HOUR)
+    names = {put(rows, younger), put(rows, older)}
+    assert rows.phases[Phase.PENDING] == 2
+    assert rows.oldest(Phase.PENDING) == T0
+    assert {name for name, _ in rows.all()} == names
+
+
+def test_what_waits_from_before_a_restore_is_due_at_once_and_what_acts_is_not() -> None:
+    rows = Rows()
+    waits = put(rows, a_row("bot", at=T0, due=T0 + DAY))
+    acts = put(rows, a_row("eve", phase=Phase.EXECUTING, at=T0, due=T0 + DAY))
+    later = put(rows, a_row("dan", at=T0 + HOUR, due=T0 + DAY))
+    assert list(rows.due_before(T0)) == []
+    rows.restored(T0)
+    assert list(rows.due_before(T0)) == [waits]
+    rows.restored(T0 - HOUR)
+    assert list(rows.due_before(T0)) == [waits]
+    assert {acts, later} <= set(rows.due_before(T0 + 2 * DAY))

@@ -2,7 +2,7 @@
 
 from broker.core import trail
 from broker.core.trail import Chain
-from schemas import canonical
+from schemas import canonical, examples
 from schemas.record import state
 from schemas.records import AuditRecord, ChainHead, Phase, Refusal, Source
 from schemas.snapshots import Directory
@@ -82,3 +82,10 @@ def test_a_change_of_the_world_and_an_unreadable_input_stand_there_by_digest() -
     assert record.sha256 == canonical.digest(value)
     assert len(record.reason or "") == 2000
     assert record.to_bytes()
+
+
+def test_what_an_operator_did_stands_on_the_trail_with_its_statement() -> None:
+    said = state(examples.SKIP, signer("root"), REALM)
+    record = start().of_operation(HERE, T0, "operation.skip", said, None, "lost", a_world())
+    assert (record.event, record.statement, record.sha256, record.bytes) == ("operation.skip", said, None, None)
+    assert record.intent is None

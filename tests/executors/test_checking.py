@@ -493,3 +493,8 @@ def test_an_instance_is_one_life_of_one_process() -> None:
     assert judged(LIFE.grant(GRACE), own=Own("lamp", INSTANCE, Limits(clock_ms=400))) == Refused(
         Check.CLOCK, "500 ms between this machine's clock and the log's; 400 are allowed"
     )
+
+
+def test_a_grant_whose_parts_are_not_what_they_stand_for_is_refused_as_such() -> None:
+    grant = LIFE.grant(GRACE)
+    assert why(judged(grant.model_copy(update={"classified": LIFE.signed_intent}))) is Check.MALFORMED

@@ -122,3 +122,14 @@ def test_a_number_that_is_not_the_next_is_a_gap(number: int) -> None:
     lane.count(7)
     with pytest.raises(NumberGapError):
         lane.count(number)
+
+
+def test_a_proof_is_a_success() -> None:
+    assert outcomes.succeeded(RECEIPT) == Ended(Result.SUCCEEDED, None, RECEIPT)
+
+
+@pytest.mark.parametrize("text", ["\x00" * 2000, "e\u0301" * 1000, "\ud800", "\u0344" * 1500, "x" * 3000])
+def test_however_a_plugin_words_it_an_act_that_was_done_can_be_said(text: str) -> None:
+    receipt = Receipt.model_construct(summary=text, changes=(Change.model_construct(verb=text, target=text),) * 300)
+    made = outcomes.outcome(GRANT, INSTANCE, Ended(Result.SUCCEEDED, text, receipt), undo=text)
+    assert Outcome.from_bytes(made.to_bytes()).receipt is not None

@@ -320,6 +320,16 @@ def test_a_row_without_an_intent_still_has_a_card() -> None:
     assert "not here" in shown.headline
 
 
+def test_policy_that_gives_no_reason_is_shown_without_one() -> None:
+    row = stage.pending()
+    assert row.classification is not None
+    for reason in (None, "too many objects"):
+        said = row.classification.model_copy(update={"reason": reason})
+        shown = card.card(row.model_copy(update={"classification": said}), WORLD, stage.T0)
+        texts = [line.text for section in shown.sections for line in section.lines if line.label == "policy's reason"]
+        assert texts == ([] if reason is None else [reason])
+
+
 def test_an_unreadable_plan_is_said_and_takes_approve_away() -> None:
     row = stage.pending()
     assert row.plan

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from schemas import examples, signing
-from schemas.authority import MAY_SIGN, Authority
+from schemas.authority import MAY_SIGN, Authority, _vouches
 from schemas.record import Record, Statement, state
 from schemas.records import AccountRef, Channel, Evidence, Intent, Refusal, Subject, Withdrawal
 from schemas.snapshots import Key, Role
@@ -224,3 +224,18 @@ def test_a_key_that_may_not_say_it_is_told_which_field_of_the_directory_is_empty
     assert "evidence" in why(slack, chat, "notifier")
     assert "signs for nobody else" in why(ALL, asked, "agent")
     assert why(ALL, examples.DECISION, "core").startswith("the signature does not fit")
+
+
+@pytest.mark.parametrize("subject", [None, "export-bot", ["export-bot"], 7])
+def test_who_asks_must_be_somebody_at_all(subject: object) -> None:
+    said = signed(examples.INTENT, "agent")
+    assert ALL.refuses(said, NOON) is None
+    odd = said.model_copy(update={"body": {**said.body, "subject": subject}})
+    assert not ALL._speaks_for(key("agent"), odd.body["subject"])
+
+
+@pytest.mark.parametrize("member", ["account", "evidence"])
+def test_a_notifier_vouches_for_nothing_that_is_no_account_or_no_evidence(member: str) -> None:
+    body = signed(examples.DECISION, "notifier").body
+    assert _vouches(key("notifier"), dict(body))
+    assert not _vouches(key("notifier"), {**body, member: "dan"})

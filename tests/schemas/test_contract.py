@@ -171,3 +171,27 @@ def test_the_command_writes_and_checks(
     assert contract.main(tmp_path) == 0
     monkeypatch.setattr("sys.argv", ["contract", "--check"])
     assert contract.main(tmp_path) == 0
+
+
+def test_the_command_writes_checks_and_names_what_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, readme = tmp_path / "schemas", tmp_path / "README.md"
+    folder.mkdir()
+    monkeypatch.setattr(contract, "README", readme)
+    monkeypatch.setattr("sys.argv", ["contract"])
+    # Without a README, as in a wheel, there is no table to write.
+    assert contract.main(folder) == 0
+    assert "files written" in capsys.readouterr().out
+    readme.write_text("before\n" + contract.TABLE_STARTS + "old\n" + contract.TABLE_ENDS + "after\n")
+    monkeypatch.setattr("sys.argv", ["contract", "--check"])
+    assert contract.main(folder) == 1
+    assert "schemas/../README.md differs" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["contract"])
+    assert contract.main(folder) == 0
+    monkeypatch.setattr("sys.argv", ["contract", "--check"])
+    assert contract.main(folder) == 0
+    assert capsys.readouterr().err == ""
+    (folder / "asyncapi.json").write_text("{}")
+    assert contract.main(folder) == 1
+    assert "schemas/asyncapi.json differs" in capsys.readouterr().err

@@ -56,3 +56,14 @@ def test_what_may_be_forgotten_is_refused_at_the_door_even_if_the_clock_steps_ba
     text = ids.intent_id("ada", at, bytes(10))
     if ids.is_forgettable(text, ended, NOW):
         assert not ids.is_within_window(text, NOW - step)
+
+
+@pytest.mark.parametrize("length", [0, 9, 11])
+def test_an_id_needs_ten_random_bytes(length: int) -> None:
+    with pytest.raises(IntentIdError, match="10 bytes"):
+        ids.intent_id("bot", NOW, bytes(length))
+
+
+def test_a_restore_reaches_as_far_as_an_id_may_be_ahead_of_either_clock() -> None:
+    ahead = ids.WINDOW_AFTER_MS + ids.LEADER_SKEW_MS
+    assert ids.restored_to(NOW, NOW - DAY) == ids.restored_to(NOW - DAY, NOW) == NOW + ahead

@@ -3,7 +3,7 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import seats
+from schemas import examples, seats
 from schemas.records import Assurance, Requirement, Seat
 from schemas.snapshots import Directory, Group, Person, Roster, Rota, Shift
 
@@ -97,3 +97,25 @@ def test_combining_rules_only_tightens(first: list[tuple[str, int]], data: st.Da
     both = {seat.of: seat.count for seat in seats.combine(one, other)}
     assert all(both[seat.of] >= seat.count for seat in (*one, *other))
     assert seats.combine(one, other) == seats.combine(other, one)
+
+
+def test_who_sits_where_is_shown_without_whoever_came_into_the_circle() -> None:
+    row, directory = examples.ROW, examples.DIRECTORY
+    rosters = (examples.ROSTER,)
+    yes = [vote.person for vote in row.votes]
+    assert yes
+    shown = seats.seated(row, directory, rosters)
+    assert set(shown.values()) <= set(yes)
+    assert shown == seats.fill(
+        seats.places(examples.REQUIREMENT),
+        {
+            vote.person: [
+                of
+                for of in seats.places(examples.REQUIREMENT)
+                if seats.may_sit(vote.person, of, directory, rosters, vote.log_time)
+            ]
+            for vote in row.votes
+        },
+    )
+    assert seats.seated(row.model_copy(update={"circle": tuple(yes)}), directory, rosters) == {}
+    assert seats.seated(row.model_copy(update={"classification": None}), directory, rosters) == {}

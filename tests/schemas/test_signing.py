@@ -71,3 +71,8 @@ def test_verifying_never_raises(realm: str, kind: str, value: bytes, sig: str) -
 def test_no_two_messages_have_one_encoding(kind: str, body: bytes, other: str, second: bytes) -> None:
     one, two = (signing.pre_authentication_encoding(*each) for each in ((kind, body), (other, second)))
     assert (one == two) == ((kind, body) == (other, second))
+
+
+def test_a_ring_knows_its_keys_and_no_others() -> None:
+    assert SIGNER.keyid in RING
+    assert examples.signer("intake").keyid not in RING

@@ -64,3 +64,9 @@ def test_an_action_is_found_by_its_name() -> None:
     assert found is not None
     assert found.title == "Copy"
     assert one.action("s3.delete") is None
+
+
+@pytest.mark.parametrize("role", ["core", "agent", "intake"])
+def test_only_whoever_vouches_for_logins_names_their_providers(role: str) -> None:
+    with pytest.raises(RecordError, match="only a notifier's or a gateway's key names providers"):
+        Directory.from_json({"version": 1, "keys": [KEY | {"role": role, "providers": ["T0001"]}]})

@@ -153,3 +153,13 @@ def test_whatever_arrives_versions_only_grow_by_one(statements: list[Statement])
             assert world.versions == before
         assert world.versions.directory - before.directory in {0, 1}
         assert world.versions.roster - before.roster in {0, 1}
+
+
+def test_a_restore_never_goes_back() -> None:
+    at = EMPTY.restored(NOW)
+    assert at.restored_to == at.restored(NOW - 1).restored_to == NOW
+    assert at.restored(NOW + 1).restored_to == NOW + 1
+
+
+def test_what_is_no_live_document_changes_no_world() -> None:
+    assert refusal(EMPTY, signed(examples.TICK)) is Refusal.MALFORMED

@@ -7,6 +7,7 @@ look smaller.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
@@ -16,6 +17,7 @@ from executors.iam.levels import Levels
 from executors.iam.patterns import MAX_PATTERN, Effort, cost, matches
 
 EVERYTHING: Final = "*"
+_ROOT: Final = re.compile(r"AWS (arn:[a-z-]+:iam::)?(?P<account>\d{12})(:root)?")
 _KNOWN: Final = frozenset({"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"})
 
 
@@ -146,6 +148,8 @@ class Trust:
     #: Everybody may, if only the conditions hold.
     is_open: bool
     other_accounts: bool
+    #: Accounts of which everybody may become the role whom a policy there allows: how many that are is unknown.
+    whole_accounts: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, text: Mapping[str, Any], account: str) -> Self:
@@ -160,6 +164,7 @@ class Trust:
             tuple(sorted(named)),
             is_open=any(name.endswith((" *", "anyone but")) for name in named),
             other_accounts=any(_is_foreign(name, account) for name in named),
+            whole_accounts=tuple(sorted({match["account"] for name in named if (match := _ROOT.fullmatch(name))})),
         )
 
 
@@ -222,9 +227,10 @@ def _principals(statement: Mapping[str, Any]) -> Iterator[str]:
 
 def _is_foreign(principal: str, account: str) -> bool:
     kind, _, name = principal.partition(" ")
-    if kind != "AWS":
-        return kind == "Federated" and not _is_of(name, account)
-    return name != EVERYTHING and not _is_of(name, account)
+    if kind in {"AWS", "Federated"}:
+        return name != EVERYTHING and not _is_of(name, account)
+    # A canonical user id names an account without saying which; law 6: whoever cannot be told is a stranger.
+    return kind != "Service"
 
 
 def _is_of(name: str, account: str) -> bool:

@@ -277,7 +277,11 @@ def _holders(wanted: Attachment, look: Look) -> str:
     if identity.trust is None:
         return f"The user is in {len(identity.related)} groups."
     principals = ", ".join(identity.trust.principals) or "nobody"
-    return f"Can assume the role: {_warning(look)}{principals}."
+    whole = "".join(
+        f" Of account {account} that is everybody whom a policy there allows: how many is unknown."
+        for account in identity.trust.whole_accounts
+    )
+    return f"Can assume the role: {_warning(look)}{principals}.{whole}"
 
 
 def _warning(look: Look) -> str:

@@ -261,3 +261,31 @@ def test_a_variable_is_not_the_same_text_where_there_are_no_variables() -> None:
 def test_trust_that_is_not_surely_a_denial_counts_as_trust() -> None:
     statement = {"Effect": "allow", "Principal": {"AWS": "999900001111"}, "Action": "sts:AssumeRole"}
     assert Trust.of({"Statement": statement}, "111122223333").other_accounts
+
+
+@pytest.mark.parametrize(
+    ("principal", "foreign", "whole"),
+    [
+        ({"AWS": "arn:aws:iam::111122223333:root"}, False, ("111122223333",)),
+        ({"AWS": "111122223333"}, False, ("111122223333",)),
+        ({"AWS": ["arn:aws:iam::999900001111:root", "999900001111"]}, True, ("999900001111",)),
+        ({"AWS": "arn:aws:iam::111122223333:user/root"}, False, ()),
+        ({"CanonicalUser": "79a59df900b949e55d96a1e698fbacedfd6e09d98eacf8f8d5218e7cd47ef2be"}, True, ()),
+        ({"Service": "ec2.amazonaws.com"}, False, ()),
+        ({"Invented": "111122223333"}, True, ()),
+    ],
+)
+def test_a_principal_that_cannot_be_told_is_a_stranger_and_an_account_is_more_than_one(
+    principal: dict[str, object], foreign: bool, whole: tuple[str, ...]
+) -> None:
+    trust = Trust.of({"Statement": {"Effect": "Allow", "Principal": principal}}, "111122223333")
+    assert (trust.other_accounts, trust.whole_accounts) == (foreign, whole)
+
+
+def test_what_stands_in_a_policy_beside_the_members_that_are_weighed_is_told() -> None:
+    said = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:${aws:username}", "Principal": {"AWS": "*"}}
+    assert document(said | {"Sid": "x"}).says() == (
+        'Allow s3:GetObject on arn:${aws:username} with {"Principal":{"AWS":"*"}}'
+    )
+    old = Document.of({"Version": "2008-10-17", "Statement": said})
+    assert old.says().endswith("its ${...} are no variables but plain text")

@@ -17,7 +17,7 @@ from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
-from gateway import admission, callers, checking, contract, events, views
+from gateway import admission, callers, checking, contract, events, openapi, views
 from gateway.admission import Seal
 from gateway.book import Book, Entry, Watcher
 from gateway.callers import Caller, CallerRefusedError, UnknownCallerError
@@ -332,7 +332,11 @@ class Gateway:
         self._require_room(caller)
         return events.Held(events.stream(told, since), self._crowd, caller.subject.id)
 
-    # ------------------------------------------------------------ health
+    # ------------------------------------------------------------ what this door is, and its health
+
+    async def described(self) -> Response:
+        """Every path, form, answer and problem, as OpenAPI 3.1."""
+        return Response(openapi.published(), media_type=contract.JSON)
 
     async def healthz(self) -> Response:
         """The loop turns."""
@@ -496,6 +500,7 @@ def make_app(gateway: Gateway) -> FastAPI:
         ("/v1/events", gateway.events, "GET"),
         ("/v1/check", gateway.check, "POST"),
         ("/v1/actions", gateway.actions, "GET"),
+        (openapi.PATH, gateway.described, "GET"),
         ("/healthz", gateway.healthz, "GET"),
         ("/readyz", gateway.readyz, "GET"),
     ):

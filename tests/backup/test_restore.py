@@ -82,8 +82,8 @@ async def test_a_realm_goes_on_from_its_backup_and_does_nothing_again(tmp_path: 
                 await stage.until_trail(intent, lambda trail: sum(each.refusal is not None for each in trail) >= AGAIN)
             assert names(await stage.events(waiting)) == ["intent.classified", "plan.reported", "intent.expired"]
             assert names(await stage.events(later)) == []
-            assert set(refusals(await stage.events(waiting))) <= {Refusal.ID_OUT_OF_WINDOW, Refusal.FINAL}
-            assert set(refusals(await stage.events(later))) <= {Refusal.ID_OUT_OF_WINDOW, Refusal.UNKNOWN_INTENT}
+            for intent in (waiting, later):
+                assert Refusal.ID_OUT_OF_WINDOW in refusals(await stage.events(intent))
             assert (await stage.row(done)).phase is Phase.SUCCEEDED
 
             # Ids may be five minutes ahead, and only what is asked that much later is new.

@@ -1,7 +1,8 @@
 """How far one topic partition was handled, and that nothing is missing in it. No I/O.
 
-Records are handled out of order (an act takes minutes, its neighbour nothing); what may be committed is the offset
-below which everything is handled. A crash repeats the rest: handling is idempotent.
+Records are handled out of order (an act takes minutes, its neighbour nothing); what may be committed ends with the last
+record below which everything is handled and counted. A crash repeats the rest: handling is idempotent. Never the offset
+of a record that is still to be counted: there may be a hole before it, and whoever starts after it would not see that.
 """
 
 from streams.errors import NumberGapError
@@ -14,8 +15,11 @@ class Lane:
         """Nothing was taken yet."""
         self.topic = topic
         self.partition = partition
-        self._open: dict[int, None] = {}
+        #: What was taken and is not below `_upto`, in order; whether it is handled.
+        self._handled: dict[int, bool] = {}
         self._next: int | None = None
+        self._upto: int | None = None
+        self._counted: int | None = None
         self._committed: int | None = None
         self._number: int | None = None
 
@@ -23,27 +27,36 @@ class Lane:
         """Begin with a record; False when it was taken before."""
         if self._next is not None and offset < self._next:
             return False
-        self._open[offset] = None
+        self._handled[offset] = False
         self._next = offset + 1
         return True
 
     def finish(self, offset: int) -> None:
         """What the record asked for is done, and durable."""
-        self._open.pop(offset, None)
+        if offset in self._handled:
+            self._handled[offset] = True
+        self._advance()
 
-    def count(self, number: int) -> None:
+    def count(self, number: int, offset: int) -> None:
         """Law 11: the gap-free number of a transactional topic. The first one seen is taken as it is."""
         if self._number is not None and number != self._number + 1:
             raise NumberGapError(
                 f"{self.topic}/{self.partition}: number {number} after {self._number}: records are missing or foreign"
             )
-        self._number = number
+        self._number, self._counted = number, offset
+
+    def _advance(self) -> None:
+        """Law 11: not past the last record that was counted; what was put aside behind it is put aside again."""
+        while self._counted is not None and (first := next(iter(self._handled), None)) is not None:
+            if first > self._counted or not self._handled[first]:
+                return
+            del self._handled[first]
+            self._upto = first + 1
 
     @property
     def committable(self) -> int | None:
-        """The offset to commit, or None when it is committed already."""
-        upto = next(iter(self._open), self._next)
-        return upto if upto != self._committed else None
+        """The offset to commit, or None when there is nothing new to commit."""
+        return self._upto if self._upto != self._committed else None
 
     def committed(self, upto: int) -> None:
         """`upto` was committed."""

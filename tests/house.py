@@ -56,7 +56,7 @@ from tests.broker.builders import an_intent, classified_of, key, signer
 PARTITIONS: Final = 2
 BOTS: Final = tuple(f"bot{number}" for number in range(4))
 OPEN_AT_MOST: Final = 5000
-SECONDS: Final = 30.0
+SECONDS: Final = 120.0
 CEDAR: Final = (
     builders.CEDAR
     + """

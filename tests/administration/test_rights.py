@@ -27,7 +27,7 @@ from tests.administration.conftest import Place
 ROLES = sorted(Cast(("s3",), ("api",), ("bot",)).roles())
 OTHERS = [role for role in ROLES if role != "core"]
 DENIED = LibrdkafkaError.TOPIC_AUTHORIZATION_FAILED
-SECONDS = 20
+SECONDS = 90
 
 
 def topics(place: Place) -> list[str]:

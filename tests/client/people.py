@@ -13,7 +13,7 @@ from sandbox.roles import RunningRoles
 from sandbox.world import SandboxWorld
 from schemas.records import Phase, Refusal, Verdict
 
-WITHIN = 60.0
+WITHIN = 150.0
 BUCKET = ("bucket", story.CUSTOMERS)
 
 

@@ -37,7 +37,7 @@ from tests.executors.builders import EXECUTOR, Life, wish
 from tests.executors.lamp import LAMP, Lamp
 
 PARTITIONS = 2
-SECONDS = 20
+SECONDS = 90
 R = TypeVar("R", bound=Record)
 
 

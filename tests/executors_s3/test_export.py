@@ -221,7 +221,7 @@ async def test_past_its_deadline_the_provider_refuses_the_rest_though_the_execut
         if (entry.step, entry.entry) == (3, "started"):
             await until(granted.act.deadline.credential_dies_at)
 
-    granted = grant(intent, plan, seconds=5, after=wait)
+    granted = grant(intent, plan, seconds=12, after=wait)
     slow = executor(address, clock=lambda: now() - 60_000)
     with pytest.raises(ActFailedError, match="stopped at step 3, after 2 copies: AccessDenied") as failed:
         await slow.execute(granted.act)
@@ -238,7 +238,7 @@ async def test_past_its_deadline_the_executor_stops_by_itself(address: S3Address
         if (entry.step, entry.entry) == (1, "done"):
             await until(granted.act.deadline.credential_dies_at)
 
-    granted = grant(intent, plan, seconds=5, after=wait)
+    granted = grant(intent, plan, seconds=12, after=wait)
     with pytest.raises(ActFailedError, match="after 1 copies: the deadline has passed"):
         await executor(address).execute(granted.act)
     too_late = grant(*await prepared(buckets, "late/"), seconds=-1)

@@ -41,7 +41,7 @@ from streams.producing import Speaker
 from streams.realm import RealmFolder
 
 BODY = b"id,name\n" + b"000001,somebody\n" * 20
-WITHIN = 60.0
+WITHIN = 150.0
 
 
 def clock() -> int:

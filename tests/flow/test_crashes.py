@@ -17,7 +17,7 @@ from tests.flow.stage import Stage, names
 
 async def seen(stage: Stage, topic: topics.Topic, kind: type[Record], intent: str, count: int = 1) -> None:
     """Wait until an input about the intent lies on its topic, decided or not."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(200):
         while (
             sum(
                 record.key == intent.encode() and dict(record.headers)["ce_type"] == kind.TYPE.encode()
@@ -109,7 +109,7 @@ async def test_an_executor_that_dies_mid_copy_is_observed_and_the_copy_is_not_re
     wish = stage.intent(shelf)
     await stage.agent.submit(wish)
     intent = wish.id
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(200):
         while not any(entry.entry == "done" for entry in await stage.journal(intent)):
             pass  # each round reads Kafka to its end
 
@@ -117,7 +117,7 @@ async def test_an_executor_that_dies_mid_copy_is_observed_and_the_copy_is_not_re
     copied = await stage.exported(shelf)
     assert 0 < len(copied) < len(shelf.keys)
     await stage.roles.start("executor-s3")
-    await stage.agent.until(intent, Phase.FAILED, within=90)
+    await stage.agent.until(intent, Phase.FAILED, within=200)
 
     row = await stage.row(intent)
     assert row.flagged
@@ -139,7 +139,7 @@ async def test_a_kafka_killed_in_the_middle_of_a_life_comes_back_and_the_life_go
     assert child.pid is not None
     deaths = child.deaths
     os.kill(child.pid, signal.SIGKILL)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(200):
         while child.deaths == deaths or child.state is not State.READY:
             await asyncio.to_thread(time.sleep, 0.1)
 
@@ -157,7 +157,7 @@ async def test_the_sweep_drives_an_intent_again_that_was_committed_past_without_
     sent = await stage.agent.submit(intent)
     settings = administration.settings_of(stage.realm, stage.world.admin)
     group, topic = f"{settings.prefix}intake", settings.names.of(topics.INTENTS)
-    async with Cluster(settings) as cluster, asyncio.timeout(90):
+    async with Cluster(settings) as cluster, asyncio.timeout(200):
         while True:
             try:
                 await cluster.commit(group, topic, {sent.partition: sent.offset + 1})

@@ -260,7 +260,7 @@ async def test_an_intent_signed_by_a_stranger_goes_to_quarantine(stage: Stage) -
     sent = await stage.say_as(f"agent-{story.AGENT}", topics.INTENTS, intent, intent.id, stranger)
 
     place = f"intents/{sent.partition}/{sent.offset}".encode()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not (found := [each for each in await stage.read(topics.QUARANTINE) if each.key == place]):
             pass  # each round reads Kafka to its end
     assert Quarantined.from_bytes(found[0].value).refusal is Refusal.BAD_SIGNATURE
@@ -325,7 +325,7 @@ async def test_a_record_that_nobody_can_read_goes_to_quarantine_and_stops_nothin
     finally:
         await raw.stop()
     place = f"intents/0/{sent.offset}".encode()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while place not in {record.key for record in await stage.read(topics.QUARANTINE)}:
             pass  # each round reads Kafka to its end
 
@@ -337,7 +337,7 @@ def names_of(trail: list) -> list[str]:
 
 
 async def second_question(stage: Stage, intent: str, first: object):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while (view := await stage.view("cho", intent, Phase.PENDING)).question_digest == first.question_digest:
             pass  # each round asks the API
     return view

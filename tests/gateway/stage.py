@@ -246,7 +246,7 @@ class Door:
 
 async def until(holds: Callable[[], object]) -> None:
     """Let the others go on until it is so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - what other tasks do sets no event
             await asyncio.sleep(0)
 

@@ -76,7 +76,7 @@ async def events(http: httpx.AsyncClient, agent: str, count: int, last: str | No
     headers = reading(agent) | ({"Last-Event-ID": last} if last else {})
     found: list[Any] = []
     at = last or ""
-    async with asyncio.timeout(20), http.stream("GET", "/v1/events", headers=headers) as stream:
+    async with asyncio.timeout(60), http.stream("GET", "/v1/events", headers=headers) as stream:
         async for line in stream.aiter_lines():
             if line.startswith("data: "):
                 found.append(json.loads(line[6:]))

@@ -25,7 +25,7 @@ async def listening(door: Door) -> AsyncIterator[int]:
     stop = asyncio.Event()
     server = serving.server(make_app(door.gateway), GatewaySettings(port=0), ports.append)
     task = asyncio.create_task(serving.serve(server, stop, asyncio.Event().wait(), door.book.changes.close))  # type: ignore[arg-type]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not ports:  # noqa: ASYNC110 - a server says when it listens
             await asyncio.sleep(0.01)
     try:
@@ -48,7 +48,7 @@ async def sent(port: int, *pieces: bytes) -> bytes:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await reader.read()
     finally:
         writer.close()
@@ -136,7 +136,7 @@ async def test_whoever_does_not_read_its_stream_is_cut_off_and_others_go_on(
         await until_real(lambda: door.gateway._crowd._held.get("bot") == 1)
         intent = door.intent()
         door.book.answer(intent, Phase.PENDING)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             # It never reads: what it is told piles up in its own connection, and that ends.
             while door.gateway._crowd._held.get("bot"):
                 door.book.answer(intent, Phase.PENDING, reason="x" * 2000)
@@ -148,7 +148,7 @@ async def test_whoever_does_not_read_its_stream_is_cut_off_and_others_go_on(
 
 
 async def until_real(holds: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - a socket sets no event
             await asyncio.sleep(0.01)
 

@@ -13,7 +13,7 @@ def until() -> Until:
     """Return when the condition holds; fail when it does not within 20 seconds."""
 
     async def wait(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 (conditions of other processes set no event)
                 await asyncio.sleep(0.02)
 

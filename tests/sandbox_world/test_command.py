@@ -105,7 +105,7 @@ async def test_the_core_comes_back_after_kill_9(terminal: Terminal) -> None:
     before = (await terminal.status())["core"]
     assert isinstance(before["pid"], int)
     os.kill(before["pid"], signal.SIGKILL)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while (after := (await terminal.status())["core"])["restarts"] != 1 or after["condition"] != "ready":
             pass  # each look takes half a second
     assert after["pid"] != before["pid"]

@@ -98,7 +98,7 @@ async def test_sigterm_ends_keyturn_up_and_its_roles_in_order(sandbox: SandboxWo
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(150):
         assert (await process.stdout.readline()).startswith(b"core           ready after ")
         assert (await process.stdout.readline()).startswith(b"all ready: core.")
     roles = psutil.Process(process.pid).children(recursive=True)

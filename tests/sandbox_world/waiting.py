@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-WITHIN = 30.0
+WITHIN = 120.0
 
 
 async def until(condition: Callable[[], bool]) -> None:

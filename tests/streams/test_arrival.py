@@ -17,7 +17,7 @@ from streams.health import Health
 from streams.settings import Settings
 from tests.house import House, Process, house, until
 
-WITHIN: Final = 90.0
+WITHIN: Final = 200.0
 ROLES: Final = {
     "intake": ("intake",),
     "core": ("core",),

@@ -21,7 +21,7 @@ async def sent(health: Health, request: bytes) -> bytes:
     """The whole answer to these bytes; the client writes no more."""
     reader, writer = await asyncio.open_connection("127.0.0.1", health.port)
     writer.write(request)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     await writer.wait_closed()

@@ -263,7 +263,7 @@ async def test_waiting_goes_on_through_lost_streams_and_answers() -> None:
                 await asyncio.Event().wait()
 
     async with serving(serve) as heard, connected(heard.url, patience=10) as client:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             phases = [status.phase async for status in client.intent(intent_id).events()]
             assert await client.intent(intent_id).wait() == keyturn.Succeeded(
                 keyturn.Receipt("copied"), intent=intent_id, at=3
@@ -289,7 +289,7 @@ async def test_one_stream_serves_all_who_wait() -> None:
     intent_ids = [ids.intent_id("reporter", now(), bytes([number]) * 10) for number in range(20)]
     asked: set[str] = set()
     released = asyncio.Event()
-    async with serving(serve) as heard, connected(heard.url) as client, asyncio.timeout(10):
+    async with serving(serve) as heard, connected(heard.url) as client, asyncio.timeout(60):
         outcomes = await asyncio.gather(*(client.intent(each).wait() for each in intent_ids))
 
     assert {type(outcome) for outcome in outcomes} == {keyturn.Denied}
@@ -310,7 +310,7 @@ async def test_a_stream_that_is_kept_back_or_refused_does_not_keep_the_news_back
         else:
             await wire.answer(200, said(intent_id, "pending" if next(looks) < 6 else "failed", next(looks)))
 
-    async with serving(serve) as heard, connected(heard.url, quiet=0.05) as client, asyncio.timeout(10):
+    async with serving(serve) as heard, connected(heard.url, quiet=0.05) as client, asyncio.timeout(60):
         assert isinstance(await client.intent(intent_id).wait(), keyturn.Failed)
 
 
@@ -330,7 +330,7 @@ async def test_news_that_overtakes_is_not_undone_by_what_is_older() -> None:
             await wire.answer(404, b"{}")
 
     phases = []
-    async with serving(serve) as heard, connected(heard.url) as client, asyncio.timeout(10):
+    async with serving(serve) as heard, connected(heard.url) as client, asyncio.timeout(60):
         async for status in client.intent(intent_id).events():
             phases.append(status.phase)
             told.set()
@@ -364,7 +364,7 @@ async def test_an_answer_that_cannot_be_meant_is_not_believed(body: bytes) -> No
         else:
             await wire.answer(200, told)
 
-    async with serving(serve) as heard, connected(heard.url) as client, asyncio.timeout(10):
+    async with serving(serve) as heard, connected(heard.url) as client, asyncio.timeout(60):
         with pytest.raises(keyturn.AnswerError):
             await client.intent(intent_id).status()
         with pytest.raises(keyturn.AnswerError):
@@ -382,7 +382,7 @@ async def test_an_event_without_an_end_is_cut_off() -> None:
         else:
             await wire.answer(404, b"{}")
 
-    async with serving(serve) as heard, connected(heard.url) as client, asyncio.timeout(10):
+    async with serving(serve) as heard, connected(heard.url) as client, asyncio.timeout(60):
         with pytest.raises(keyturn.AnswerError, match="more than"):
             await client.intent(ids.intent_id("reporter", now(), bytes(10))).wait()
 
@@ -406,7 +406,7 @@ async def test_an_answer_that_drips_ends_in_time(monkeypatch: pytest.MonkeyPatch
             await wire.raw(b" ")
             await asyncio.sleep(0.01)
 
-    async with serving(serve) as heard, connected(heard.url) as client, asyncio.timeout(10):
+    async with serving(serve) as heard, connected(heard.url) as client, asyncio.timeout(60):
         with pytest.raises(keyturn.NoConnectionError):
             await submit(client)
 
@@ -420,7 +420,7 @@ async def test_a_redirect_is_never_followed_so_that_no_token_goes_elsewhere(stat
         async def serve(request: Request, wire: Wire) -> None:
             await wire.answer(status, b"", location=f"{elsewhere.url}{request.path}")
 
-        async with serving(serve) as heard, connected(heard.url) as client, asyncio.timeout(10):
+        async with serving(serve) as heard, connected(heard.url) as client, asyncio.timeout(60):
             for ask in (client.intent(intent_id).status, client.intent(intent_id).wait, client.actions):
                 with pytest.raises(keyturn.AnswerError, match="goes to no other host"):
                     await ask()

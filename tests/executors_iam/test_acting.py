@@ -298,7 +298,7 @@ async def test_past_its_deadline_the_provider_refuses_though_the_executors_clock
     async def wait(_entry: JournalEntry) -> None:
         await until(granted.act.deadline.credential_dies_at)
 
-    granted = grant(case.intent, case.plan, seconds=2, after=wait)
+    granted = grant(case.intent, case.plan, seconds=8, after=wait)
     slow = executor(aws, clock=lambda: now() - 60_000)
     with pytest.raises(ActFailedError, match="AccessDenied"):
         await slow.execute(granted.act)

@@ -319,7 +319,7 @@ async def test_past_its_deadline_the_provider_refuses_the_rest(address: S3Addres
         if (entry.step, entry.entry) == (2, "started"):
             await until(granted.act.deadline.credential_dies_at)
 
-    granted = grant(intent, plan, seconds=5, after=wait)
+    granted = grant(intent, plan, seconds=12, after=wait)
     slow = executor(address, clock=lambda: now() - 60_000)
     with pytest.raises(ActFailedError, match="stopped at step 2, after 1 deletions: AccessDenied"):
         await slow.execute(granted.act)

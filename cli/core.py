@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from aiokafka import ConsumerRecord
+
+    from schemas.records import ChainHead
     from schemas.signing import Signer
     from schemas.topics import Topic
     from streams.operations import Hole
@@ -33,6 +36,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 
 class SkipError(Exception):
     """Nothing was declared; the text says why and what to do."""
+
+
+class UnheardError(Exception):
+    """Nothing was declared: other words come first, and the chain would have moved when this one is heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,24 +161,59 @@ def restored(
 
 
 async def _restored(settings: "Settings", signer: "Signer", reason: str, wait: float) -> list[RestoreAnswered]:
-    from schemas.records import ChainHead, Restore
+    from schemas import envelope, topics
+    from schemas.records import ChainHead, Restore, Source
     from streams.operations import Operator
 
     at = time.time_ns() // 1_000_000
     async with Operator(settings) as operator:
-        said = {}
+        said, due = {}, {}
         for core in range(await operator.partitions()):
             progress = await operator.progress(core)
             head = progress.head if progress is not None else ChainHead()
+            words = await operator.unheard(core, progress)
+            if words and is_declared(words[0], core, head, settings):
+                # This very state, and nothing before it: a run before this one broke off, or the core never started.
+                said[core] = head.seq, Source(topic=topics.OPERATIONS.name, partition=core, offset=words[0].offset)
+                continue
+            require_heard(core, [envelope.type_of(word.headers) or "unreadable" for word in words])
+            due[core] = head
+        for core, head in due.items():
             restore = Restore(partition=core, head=head, at=at, reason=reason)
             said[core] = head.seq, await operator.say(restore, core, signer)
         done = []
-        for core, (seq, source) in said.items():
+        for core, (seq, source) in sorted(said.items()):
             audit = await operator.answer(source, at - CLOCK_MS, wait)
             refusal = audit.refusal.value if audit is not None and audit.refusal is not None else None
             why = audit.reason if audit is not None else None
             done.append(RestoreAnswered(core, seq, refusal, why, audit is not None))
         return done
+
+
+def is_declared(word: "ConsumerRecord", core: int, head: "ChainHead", settings: "Settings") -> bool:
+    """Whether this word is a restore of exactly this state, by a root key: the core will heed it."""
+    from schemas import envelope
+    from schemas.envelope import EnvelopeError
+    from schemas.record import RecordError
+    from schemas.records import Restore
+
+    try:
+        statement = envelope.unseal(word.headers, word.value, (Restore,))
+        restore = statement.read(Restore)
+    except (EnvelopeError, RecordError):
+        return False
+    by_root = settings.empty_world().is_root_signed(statement)
+    return by_root and (restore.partition, restore.head) == (core, head)
+
+
+def require_heard(core: int, types: "list[str]") -> None:
+    """UnheardError when words lie there that are decided before the restore: it would be refused as `not_lost`."""
+    if types:
+        raise UnheardError(
+            f"nothing was declared: core-{core} has yet to hear {len(types)} words on `operations` "
+            f"({', '.join(sorted(set(types)))}), which move its chain on. Let the core alone hear them, with no "
+            "executor, intake or notifier beside it; stop it, and say this again"
+        )
 
 
 def _told_restored(each: RestoreAnswered) -> str:

@@ -31,6 +31,11 @@ SKIPPABLE: Final = tuple(topic for topic in (*topics.WORLD, *topics.CORE_INPUTS)
 ANSWER_POLL_MS: Final = 250
 
 
+def heard_upto(progress: Progress | None) -> int:
+    """The offset on `operations` up to which a core partition has heard. What creates the topic is no word."""
+    return max(progress.positions.get(topics.OPERATIONS.name, 0) if progress is not None else 0, 1)
+
+
 class OperationError(StreamError):
     """It cannot be done; the text says why and what to do instead."""
 
@@ -101,6 +106,10 @@ class Operator:
             if record.key == intent_id.encode():
                 latest = record
         return latest
+
+    async def unheard(self, partition: int, progress: Progress | None) -> list[ConsumerRecord]:
+        """Words of operators that a core partition with this progress has yet to answer."""
+        return [word for word in await self._read(topics.OPERATIONS, partition) if word.offset >= heard_upto(progress)]
 
     async def partitions(self) -> int:
         """The realm's P."""

@@ -21,7 +21,7 @@ from streams import access, connection
 from streams.cluster import Cluster
 from streams.errors import StreamError
 from streams.findings import TopicState
-from streams.operations import Operator
+from streams.operations import Operator, heard_upto
 from streams.realm import Realm
 from streams.settings import Settings
 
@@ -220,9 +220,7 @@ def heard(records: Iterable[Raw], progress: Mapping[int, Progress], written: Wri
     The restore names the chain's head, so it must be the next word that is heard.
     """
     for record in records:
-        own = progress.get(record.partition)
-        position = own.positions.get(topics.OPERATIONS.name, 0) if own is not None else 0
-        if record.offset < max(position, 1):
+        if record.offset < heard_upto(progress.get(record.partition)):
             yield record
         else:
             written.unheard += 1

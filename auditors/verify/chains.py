@@ -4,9 +4,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
+from .canonical import Members
 from .findings import Fault, Report
 from .inputs import Raw
-from .life import LEADER_SKEW_MS, restored_to
+from .life import LEADER_SKEW_MS, is_sayable, restored_to
 from .lines import INPUTS, WORLD
 from .lives import Lives
 from .shapes import (
@@ -246,11 +247,13 @@ class Chains:
         self._raw.compare(audit)
         if audit.before is not None or audit.after is not None or audit.said:
             self._fault(audit, "life.transition", f"{audit.event} moves and says nothing")
-        if audit.refusal is not None:
-            self._report.refusals[audit.refusal] += 1
-            return
         statement = audit.statement
         kind = OPERATIONS[audit.event]
+        if audit.refusal is not None:
+            self._report.refusals[audit.refusal] += 1
+            if kind == "keyturn.restore.v1" and statement is not None:
+                self._not_heeded(audit, statement)
+            return
         if statement is None or statement.type != kind:
             self._fault(audit, "statement.malformed", f"{audit.event} without its {kind}")
             return
@@ -293,20 +296,26 @@ class Chains:
         """Law 4: from here on what was asked before leads to no act; a root key says so of this chain as it stands."""
         if not self._shelf.is_root_signed(statement):
             self._fault(audit, "statement.signature", f"restored by {statement.keyid}, which is no root key")
-        body = statement.body
-        head = part(body, "head")
-        said = (
-            f"core-{whole(body, 'partition')}",
-            whole(head, "seq") if "seq" in head else 0,
-            maybe_text(head, "digest"),
-        )
-        if said != (audit.chain, audit.seq - 1, audit.prev):
-            self._fault(audit, "realm.restored", f"said of {said[0]}/{said[1]}, and counted at {audit.seq}")
-        here.world.restored_to = max(here.world.restored_to, restored_to(audit.log_time, whole(body, "at")))
+        if (why := _unrestorable(audit, statement.body)) is not None:
+            self._fault(audit, "realm.restored", why)
+        here.world.restored_to = max(here.world.restored_to, restored_to(audit.log_time, whole(statement.body, "at")))
         self._report.note(
             f"{audit.chain}/{audit.seq}: a root key declared the realm restored; ids up to "
             f"{here.world.restored_to} lead to no act: {(audit.reason or '')[:200]}"
         )
+
+    def _not_heeded(self, audit: Audit, statement: Statement) -> None:
+        """Law 4: what a root key says of this chain as it stands is heeded; else what was done before is done again."""
+        try:
+            require_form(statement)
+        except ShapeError:
+            return
+        if (
+            statement.type == "keyturn.restore.v1"
+            and self._shelf.is_root_signed(statement)
+            and _unrestorable(audit, statement.body) is None
+        ):
+            self._fault(audit, "refusal.unfounded", f"a true restore was refused: {audit.refusal}")
 
     def _require_versions(self, audit: Audit, here: _Chain) -> None:
         """Versions change by `world.changed` of this chain and by nothing else."""
@@ -328,3 +337,12 @@ class Chains:
 
 def _shown(versions: Versions) -> dict[str, int]:
     return versions.numbers
+
+
+def _unrestorable(audit: Audit, body: Members) -> str | None:
+    """Why a restore is no word on this chain where it was heard; None when it is."""
+    head, at = part(body, "head"), whole(body, "at")
+    chain, seq = f"core-{whole(body, 'partition')}", whole(head, "seq") if "seq" in head else 0
+    if (chain, seq, maybe_text(head, "digest")) != (audit.chain, audit.seq - 1, audit.prev):
+        return f"said of {chain}/{seq}, and heard at {audit.seq}"
+    return None if is_sayable(at, audit.log_time) else f"said at {at}, long after {audit.log_time}"

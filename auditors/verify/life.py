@@ -180,6 +180,11 @@ def is_fresh(id_time: int, log_time: int) -> bool:
     return log_time - WINDOW_BEFORE_MS <= id_time <= log_time + WINDOW_AFTER_MS
 
 
+def is_sayable(said_at: int, log_time: int) -> bool:
+    """Whether a clock that says this time is not minutes ahead of the log's."""
+    return said_at <= log_time + WINDOW_AFTER_MS
+
+
 def restored_to(log_time: int, said_at: int) -> int:
     """Up to which id time everything may be from before a restore of that log time, said at that time."""
     return max(log_time, said_at) + WINDOW_AFTER_MS + LEADER_SKEW_MS

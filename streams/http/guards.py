@@ -29,6 +29,7 @@ HEADERS: Final = {
     "X-Frame-Options": "DENY",
 }
 _MAX_PATH: Final = 200
+_MAX_DIGITS: Final = 12
 _CLOSE: Final = {"Connection": "close"}
 """What is still to come of this body is not read: the connection cannot go on."""
 
@@ -107,9 +108,10 @@ def _unacceptable(method: str, headers: Headers, max_body: int) -> ProblemError 
     if "content-length" in headers and is_chunked:
         # RFC 9112, 6.1: two lengths are how a request is smuggled past whoever reads the other one.
         return _two_lengths()
-    if not declared.isascii() or not declared.isdigit() or int(declared[:12]) > max_body:
+    # Of this many digits at most, leading zeros included: what is read of it must be all of it.
+    if not declared.isascii() or not declared.isdigit() or len(declared) > _MAX_DIGITS or int(declared) > max_body:
         return too_large(max_body)
-    if method in {"GET", "HEAD"} and (is_chunked or int(declared[:12])):
+    if method in {"GET", "HEAD"} and (is_chunked or int(declared)):
         # RFC 9110, 9.3.1: it means nothing. A stream would find out that it never ends after it has begun.
         return _no_body()
     return None

@@ -582,13 +582,15 @@ class Trail:
     def restore(self, number: int, *, by: PrivateKeySigner = ROOT, **lies: Any) -> AuditRecord:
         """The log of this partition was put back to where it stands; a root key says so, and the core heeds it."""
         head = lies.get("head", self.chains[number].head)
-        restore = Restore(partition=lies.get("partition", number), head=head, at=self.now, reason="disks gone")
+        at, refusal = lies.get("at", self.now), lies.get("refusal")
+        restore = Restore(partition=lies.get("partition", number), head=head, at=at, reason="disks gone")
         statement = state(restore, by, self.realm)
         sealed = envelope.reseal(statement, "restore", self.realm, source="operator")
         source = self.write("operations", number, sealed)
-        self.worlds[number] = self.worlds[number].restored(ids.restored_to(self.now, restore.at))
+        if refusal is None:
+            self.worlds[number] = self.worlds[number].restored(ids.restored_to(self.now, restore.at))
         said = self.chains[number].of_operation(
-            source, self.now, "realm.restored", statement, None, restore.reason, self.worlds[number]
+            source, self.now, "realm.restored", statement, refusal, restore.reason, self.worlds[number]
         )
         return self.audit(said, number)
 

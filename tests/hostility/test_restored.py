@@ -113,13 +113,38 @@ def test_a_core_that_goes_on_as_if_nothing_was_restored_is_found(lie: Callable[[
         ({"by": signer("core")}, {"statement.signature"}),
         ({"head": ChainHead(seq=3, digest="0" * 64)}, {"realm.restored"}),
         ({"partition": 7}, {"realm.restored"}),
+        ({"at": START + HOUR}, {"realm.restored"}),
     ],
-    ids=["no root key", "of another state", "of another partition"],
+    ids=["no root key", "of another state", "of another partition", "by a clock far ahead"],
 )
 def test_a_core_that_restores_by_itself_to_end_what_waits_is_found(lies: dict[str, Any], found: set[str]) -> None:
     trail = Trail().begin()
     trail.restore(trail.partition(trail.pending()), **lies)
     assert codes(trail.check()) == found
+
+
+@pytest.mark.parametrize("refusal", [Refusal.NOT_LOST, Refusal.BAD_SIGNATURE, Refusal.INTERNAL])
+def test_a_core_that_does_not_heed_a_true_restore_is_found(refusal: Refusal) -> None:
+    trail = Trail().begin()
+    trail.restore(trail.partition(trail.pending()), refusal=refusal)
+    assert codes(trail.check()) == {"refusal.unfounded"}
+
+
+@pytest.mark.parametrize(
+    ("lies", "refusal"),
+    [
+        ({"by": signer("core")}, Refusal.BAD_SIGNATURE),
+        ({"head": ChainHead(seq=3, digest="0" * 64)}, Refusal.NOT_LOST),
+        ({"partition": 7}, Refusal.NOT_LOST),
+        ({"at": START + HOUR}, Refusal.NOT_LOST),
+    ],
+    ids=["no root key", "of another state", "of another partition", "by a clock far ahead"],
+)
+def test_a_restore_that_is_rightly_refused_is_no_fault(lies: dict[str, Any], refusal: Refusal) -> None:
+    trail = Trail().begin()
+    trail.restore(trail.partition(trail.pending()), refusal=refusal, **lies)
+    report = trail.check()
+    assert report.is_clean, report.faults
 
 
 # ---------------------------------------------------------------- the core's judgement

@@ -18,6 +18,9 @@ from executors.iam.patterns import MAX_PATTERN, Effort, cost, matches
 
 EVERYTHING: Final = "*"
 _ROOT: Final = re.compile(r"AWS (arn:[a-z-]+:iam::)?(?P<account>\d{12})(:root)?")
+_PLAIN: Final = re.compile(r"[^\s,\"]+")
+_NOBODYS: Final = tuple(f"arn:{of}:no-service:nowhere-0:000000000000:nothing" for of in ("aws", "aws-cn", "aws-us-gov"))
+"""What no service has: a pattern that means one of these means everything, however it is spelt."""
 _KNOWN: Final = frozenset({"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"})
 
 
@@ -43,6 +46,11 @@ class Right:
         # A question mark of ours could take a star of theirs for one character.
         is_comparable = "?" not in self.resource and not self.resource.startswith("not ")
         return is_comparable and not other.resource.startswith("not ") and matches(self.resource, other.resource)
+
+    @property
+    def is_unbounded(self) -> bool:
+        """Whether it is on every resource, or on all but some."""
+        return self.resource.startswith("not ") or any(matches(self.resource, each) for each in (EVERYTHING, *_NOBODYS))
 
     @property
     def has_variable(self) -> bool:
@@ -185,7 +193,7 @@ def _union(levels: Levels, patterns: Iterable[str], effort: Effort) -> frozenset
 def _statement(said: Mapping[str, Any], *, is_literal: bool) -> Statement:
     condition = json.dumps(said["Condition"], sort_keys=True) if said.get("Condition") else ""
     excluded = _texts(said.get("NotResource"))
-    others = (f"not {' '.join(sorted(excluded))}",) if excluded else ()
+    others = (f"not {' '.join(sorted(map(_told, excluded)))}",) if excluded else ()
     # Nothing named, or nothing left out, is everything.
     resources = (*others, *_texts(said.get("Resource"))) or (EVERYTHING,)
     actions, not_actions = _texts(said.get("Action")), _texts(said.get("NotAction"))
@@ -202,16 +210,23 @@ def _statement(said: Mapping[str, Any], *, is_literal: bool) -> Statement:
 
 
 def _words(statement: Statement) -> str:
-    parts = [", ".join(statement.actions)] if statement.actions else []
+    parts = [", ".join(map(_told, statement.actions))] if statement.actions else []
     if statement.not_actions is not None:
-        parts.append(f"everything but {', '.join(statement.not_actions) or 'nothing'}")
+        parts.append(f"everything but {', '.join(map(_told, statement.not_actions)) or 'nothing'}")
     actions = " and ".join(parts) or "nothing"
-    resources = ", ".join(sorted({right.resource for right in statement.rights}))
+    # What is left out was told when it was read.
+    rights = {right.resource for right in statement.rights}
+    resources = ", ".join(sorted(each if each.startswith("not ") else _told(each) for each in rights))
     condition = next((f" if {right.condition}" for right in statement.rights if right.condition), "")
     literal = any("${" in right.resource + right.condition and right.is_literal for right in statement.rights)
     plain = "; its ${...} are no variables but plain text" if literal else ""
     rest = f" with {statement.rest}" if statement.rest else ""
     return ascii(f"{statement.effect} {actions} on {resources}{condition}{rest}{plain}")[1:-1]
+
+
+def _told(name: str) -> str:
+    """A resource or an action so that one never looks like two: an ARN may end in a name with blanks and commas in it."""
+    return name if _PLAIN.fullmatch(name) else json.dumps(name)
 
 
 def _principals(statement: Mapping[str, Any]) -> Iterator[str]:
@@ -234,7 +249,8 @@ def _is_foreign(principal: str, account: str) -> bool:
 
 
 def _is_of(name: str, account: str) -> bool:
-    return name == account or f"::{account}:" in name
+    # By its place: a role's path may hold colons, and whoever makes the role chooses it.
+    return name == account or name.split(":")[4:5] == [account]
 
 
 def _several(value: Any) -> Sequence[Mapping[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Final
 
 from executors.contract import ExecutorError, TargetMissingError
 from executors.iam.client import Look
-from executors.iam.documents import EVERYTHING, Right, beyond, denials, digest_of, grants
+from executors.iam.documents import Right, beyond, denials, digest_of, grants
 from executors.iam.levels import ESCALATING, Level, Levels
 from executors.iam.parameters import Attachment
 from executors.iam.patterns import Effort
@@ -112,7 +112,7 @@ class Rights:
     def is_unbounded(self) -> bool:
         """Whether one of them is for every resource."""
         both = (*self.actions.values(), *self.freed.values())
-        return any(right.resource == EVERYTHING or right.resource.startswith("not ") for each in both for right in each)
+        return any(right.is_unbounded for each in both for right in each)
 
 
 def plan(wanted: Attachment, look: Look, levels: Levels, intent: Intent, round_: Round, now: int) -> Plan:

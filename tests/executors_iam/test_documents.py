@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 
 import pytest
@@ -289,3 +290,51 @@ def test_what_stands_in_a_policy_beside_the_members_that_are_weighed_is_told() -
     )
     old = Document.of({"Version": "2008-10-17", "Statement": said})
     assert old.says().endswith("its ${...} are no variables but plain text")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "arn:aws:iam::999999999999:role/::111111111111:/x",
+        "arn:aws:sts::999999999999:assumed-role/x/::111111111111:",
+        "999999999999",
+        "arn:aws:iam::999999999999:root",
+        "arn",
+    ],
+)
+def test_no_role_of_another_account_is_ours_by_what_its_path_says(name: str) -> None:
+    trusted = {"Statement": {"Effect": "Allow", "Principal": {"AWS": name}, "Action": "sts:AssumeRole"}}
+    assert Trust.of(trusted, "111111111111").other_accounts
+    ours = {"Statement": {"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::111111111111:role/a/b"}}}
+    assert not Trust.of(ours, "111111111111").other_accounts
+
+
+@pytest.mark.parametrize("member", ["Resource", "NotResource"])
+def test_one_resource_with_blanks_in_its_name_is_not_told_or_taken_as_two(member: str) -> None:
+    two = ["arn:aws:s3:::b/x", "arn:aws:s3:::c/*"]
+    for joint in (" ", ", ", '", "'):
+        said = [
+            document({"Effect": "Allow", "Action": "s3:GetObject", member: named})
+            for named in (two, joint.join(two), json.dumps(joint.join(two)))
+        ]
+        assert len({each.says() for each in said}) == 3
+        if member == "NotResource":
+            assert new(said[1], said[0])
+
+
+@pytest.mark.parametrize(
+    ("resource", "is_unbounded"),
+    [
+        ("*", True),
+        ("**", True),
+        ("arn:*", True),
+        ("arn:aws:*:*:*:*", True),
+        ("arn:aws-cn:*", True),
+        ("*:*", True),
+        ("arn:aws:s3:::*", False),
+        ("arn:aws:iam::111111111111:role/*", False),
+    ],
+)
+def test_everything_is_everything_however_it_is_spelt(resource: str, is_unbounded: bool) -> None:
+    assert Right(resource, "").is_unbounded is is_unbounded
+    assert Right(f"not {resource}", "").is_unbounded

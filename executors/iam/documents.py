@@ -225,7 +225,7 @@ def _words(statement: Statement) -> str:
 
 
 def _told(name: str) -> str:
-    """A resource or an action so that one never looks like two: an ARN may end in a name with blanks and commas in it."""
+    """A resource or an action, so that one never looks like two: an ARN may end in a name with blanks and commas."""
     return name if _PLAIN.fullmatch(name) else json.dumps(name)
 
 

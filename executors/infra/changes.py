@@ -3,9 +3,9 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from executors.infra.client import ResourceChange
 from schemas.canonical import Json
@@ -17,6 +17,9 @@ _LATE: Final = re.compile(
 )
 """Dynamic references, imports from other stacks, and parameters whose values lie in the parameter store."""
 _SHOWN_LATE: Final = 80
+_ESCAPED: Final = re.compile(
+    r"\\x([0-9a-fA-F]{2})|\\u([0-9a-fA-F]{4})|\\U([0-9a-fA-F]{8})|\\\r?\n[ \t]*",
+)
 ORDINARY: Final = frozenset({"AWS::CloudWatch::Dashboard", "AWS::Logs::MetricFilter", "AWS::SQS::Queue"})
 """Kinds that give nobody a right, open nothing, run no code and cost little: the short list policy may let pass alone.
 
@@ -161,7 +164,7 @@ def counts(changes: Sequence[ResourceChange]) -> dict[str, Scalar]:
 def read_template(text: str) -> Template:
     """A template's resources by logical id, where they can be read without its own language: JSON. Else empty."""
     try:
-        members = json.loads(text)
+        members = json.loads(text, object_pairs_hook=_once_each)
     except ValueError:
         return {}
     resources = members.get("Resources") if isinstance(members, dict) else None
@@ -170,10 +173,26 @@ def read_template(text: str) -> Template:
 
 def late_values(text: str) -> set[str]:
     """What of a template or of a value is looked up only when the change is made; a long one is told by its start."""
-    with suppress(ValueError):
+    try:
         # Escapes of JSON hide nothing.
-        text = json.dumps(json.loads(text), ensure_ascii=True)
-    return {found[:_SHOWN_LATE] for found in _LATE.findall(text)}
+        readings = [json.dumps(json.loads(text, object_pairs_hook=_once_each), ensure_ascii=True)]
+    except ValueError:
+        # Nor do those of YAML, wherever something looks like one.
+        readings = [text, _ESCAPED.sub(_unescaped, text)]
+    return {found[:_SHOWN_LATE] for reading in readings for found in _LATE.findall(reading)}
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. ValueError when a member is there twice: who reads it next may take the other one (T1)."""
+    if len(members := dict(pairs)) < len(pairs):
+        raise ValueError("a member is there twice")
+    return members
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    """What an escape of a YAML string stands for (YAML 1.2, 5.7); a folded line's end for nothing."""
+    code = int(next(filter(None, escape.groups()), "0"), 16)
+    return chr(code) if 0 < code <= sys.maxunicode else ""
 
 
 def _sides(change: ResourceChange, before: Template, after: Template) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import jsonschema_rs
 import pytest
 
 from executors.contract import ExecutorError, Finding, TargetMissingError
-from executors.infra import observing, planning, plugin
+from executors.infra import changes, observing, planning, plugin
 from executors.infra.client import ChangeSet, Event, ResourceChange, Stack
 from executors.infra.executor import Settings
 from executors.infra.observing import Came
@@ -166,6 +166,33 @@ def test_what_is_looked_up_only_when_it_is_done_is_counted_and_said(seen: dict[s
     plan = plan_of(look(change(), **seen))
     assert plan.measures["late_values"] == 1
     assert "LOOKED UP WHEN IT IS DONE" in plan.summary
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        r'"\x7b\x7bresolve:ssm:/admin:1}}"',
+        r'"\u007b{resolve:ssm:/admin:1}}"',
+        r'"\U0000007b{resolve:ssm:/admin:1}}"',
+        '"{{res\\\n      olve:ssm:/admin:1}}"',
+        r'{"Fn::Import\x56alue": other}',
+        "{{resolve:ssm:/admin:1}}",
+    ],
+)
+def test_an_escape_of_yaml_hides_no_late_value(value: str) -> None:
+    assert changes.late_values(f"Resources:\n  A:\n    Type: {value}\n")
+
+
+@pytest.mark.parametrize("value", [r'"\x00\UFFFFFFFF"', r'"C:\x7bin"', '"{ { resolve:x } }"'])
+def test_what_only_looks_like_an_escape_is_read_too(value: str) -> None:
+    assert not changes.late_values(f"Resources: {value}\n")
+
+
+def test_a_member_that_a_template_has_twice_hides_nothing() -> None:
+    twice = '{"Resources":{"Q":{"Type":"A","P":"{{resolve:ssm:/admin:1}}"},"Q":{"Type":"A"}}}'
+    assert changes.late_values(twice)
+    # Which of the two CloudFormation takes is its own to know: neither is shown as what will be.
+    assert changes.read_template(twice) == {}
 
 
 def test_nothing_looked_up_late_is_no_late_value() -> None:

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from schemas import examples, signing
-from schemas.authority import MAY_SIGN, Authority, _vouches
+from schemas.authority import MAY_SIGN, Authority, vouches
 from schemas.record import Record, Statement, state
 from schemas.records import AccountRef, Channel, Evidence, Intent, Refusal, Subject, Withdrawal
 from schemas.snapshots import Key, Role
@@ -237,5 +237,5 @@ def test_who_asks_must_be_somebody_at_all(subject: object) -> None:
 @pytest.mark.parametrize("member", ["account", "evidence"])
 def test_a_notifier_vouches_for_nothing_that_is_no_account_or_no_evidence(member: str) -> None:
     body = signed(examples.DECISION, "notifier").body
-    assert _vouches(key("notifier"), dict(body))
-    assert not _vouches(key("notifier"), {**body, member: "dan"})
+    assert vouches(key("notifier"), dict(body))
+    assert not vouches(key("notifier"), {**body, member: "dan"})

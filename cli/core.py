@@ -1,28 +1,34 @@
-"""`keyturn core skip`: inputs are gone, the core has stopped by name, and somebody who holds the root key says: go on.
+"""`keyturn core`: what nobody but the holder of a root key may say to the core, as a signed record on the log.
 
-The declaration is a signed record on the log. The core goes on only if it stands exactly there and the records are
-really gone, and puts on the trail who said so and why (ADR 0013).
+`skip`: inputs are gone, the core has stopped by name, and it goes on; only if it stands exactly there and the records
+are really gone (ADR 0013). `restored`: Kafka is in an earlier state, and nothing from before it leads to an act; only
+if its chain stands exactly there (ADR 0015). Who said so and why is on the trail.
 """
 
 import asyncio
 import json
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+
+from cli.declaring import RootKey, reason_of, root_signer
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
-    from schemas.records import ChainHead
+    from schemas.records import AuditRecord, ChainHead
     from schemas.signing import Signer
     from schemas.topics import Topic
     from streams.operations import Hole
     from streams.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="What to do when the core has stopped by name.")
+app = typer.Typer(
+    no_args_is_help=True, help="What a root key says to the core: inputs are lost, or the log was put back."
+)
 
 TRY_AGAIN = 75
 CLOCK_MS = 60_000
@@ -70,9 +76,12 @@ class RestoreAnswered:
     is_answered: bool
 
 
+A = TypeVar("A", Answered, RestoreAnswered)
+
+
 @app.callback()
 def _noun() -> None:
-    """What to do when the core has stopped by name."""
+    """What a root key says to the core: inputs are lost, the log was put back."""
 
 
 @app.command()
@@ -81,34 +90,16 @@ def skip(
     reason: Annotated[str, typer.Option("--reason", help="Why they are gone, for the trail.")],
     directory: Folder = None,
     *,
-    root_key: Annotated[
-        Path | None, typer.Option("--root-key", help="The root key's file; by default keys/root.key of the folder.")
-    ] = None,
+    root_key: RootKey = None,
     wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for the core's answer.")] = 30.0,
     as_json: AsJson = False,
 ) -> None:
     """Declare inputs lost, signed with the root key, and let the core go on beyond them. Never if they are there."""
-    from schemas.record import PROSE_CHARACTERS
     from streams.realm import settings_for
-    from streams.settings import read_signer
 
-    if not 0 < len(reason.strip()) <= PROSE_CHARACTERS:
-        raise typer.BadParameter(f"1 to {PROSE_CHARACTERS} characters", param_hint="--reason")
-    topic, partition, position = _parsed(place)
-    key = root_key or (directory / "keys" / "root.key" if directory is not None else None)
-    if key is None:
-        raise typer.BadParameter("without --dir it must be named", param_hint="--root-key")
-    settings = settings_for(directory, "operator")
-    done = asyncio.run(_declare(settings, read_signer(key), (topic, partition, position), reason.strip(), wait))
-    if as_json:
-        typer.echo(json.dumps([asdict(each) for each in done], indent=2))
-    else:
-        for each in done:
-            typer.echo(_told(each))
-    if any(each.refusal is not None for each in done):
-        raise typer.Exit(1)
-    if not all(each.is_answered for each in done):
-        raise typer.Exit(TRY_AGAIN)
+    why, where, signer = reason_of(reason), _parsed(place), root_signer(root_key, directory)
+    done = asyncio.run(_declare(settings_for(directory, "operator"), signer, where, why, wait))
+    _tell(done, _told, as_json=as_json)
 
 
 def _parsed(place: str) -> "tuple[Topic, int, int]":
@@ -129,9 +120,7 @@ def restored(
     reason: Annotated[str, typer.Option("--reason", help="What was put back, to when and why, for the trail.")],
     directory: Folder = None,
     *,
-    root_key: Annotated[
-        Path | None, typer.Option("--root-key", help="The root key's file; by default keys/root.key of the folder.")
-    ] = None,
+    root_key: RootKey = None,
     wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for the core's answer.")] = 0.0,
     as_json: AsJson = False,
 ) -> None:
@@ -139,25 +128,31 @@ def restored(
 
     Whatever waits then ends as expired, and ids of before are refused (ADR 0015).
     """
-    from schemas.record import PROSE_CHARACTERS
     from streams.realm import settings_for
-    from streams.settings import read_signer
 
-    if not 0 < len(reason.strip()) <= PROSE_CHARACTERS:
-        raise typer.BadParameter(f"1 to {PROSE_CHARACTERS} characters", param_hint="--reason")
-    key = root_key or (directory / "keys" / "root.key" if directory is not None else None)
-    if key is None:
-        raise typer.BadParameter("without --dir it must be named", param_hint="--root-key")
-    done = asyncio.run(_restored(settings_for(directory, "operator"), read_signer(key), reason.strip(), wait))
+    why, signer = reason_of(reason), root_signer(root_key, directory)
+    done = asyncio.run(_restored(settings_for(directory, "operator"), signer, why, wait))
+    _tell(done, _told_restored, as_json=as_json)
+
+
+def _tell(done: Sequence[A], told: Callable[[A], str], *, as_json: bool) -> None:
+    """Say what each core partition made of it. Exit 1 where one refused, 75 where one has not answered."""
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in done], indent=2))
     else:
         for each in done:
-            typer.echo(_told_restored(each))
+            typer.echo(told(each))
     if any(each.refusal is not None for each in done):
         raise typer.Exit(1)
     if not all(each.is_answered for each in done):
         raise typer.Exit(TRY_AGAIN)
+
+
+def _answer(audit: "AuditRecord | None") -> tuple[str | None, str | None, bool]:
+    """What the trail says of a word: refusal, reason, and whether it says anything yet."""
+    if audit is None:
+        return None, None, False
+    return audit.refusal.value if audit.refusal is not None else None, audit.reason, True
 
 
 async def _restored(settings: "Settings", signer: "Signer", reason: str, wait: float) -> list[RestoreAnswered]:
@@ -183,10 +178,7 @@ async def _restored(settings: "Settings", signer: "Signer", reason: str, wait: f
             said[core] = head.seq, await operator.say(restore, core, signer)
         done = []
         for core, (seq, source) in sorted(said.items()):
-            audit = await operator.answer(source, at - CLOCK_MS, wait)
-            refusal = audit.refusal.value if audit is not None and audit.refusal is not None else None
-            why = audit.reason if audit is not None else None
-            done.append(RestoreAnswered(core, seq, refusal, why, audit is not None))
+            done.append(RestoreAnswered(core, seq, *_answer(await operator.answer(source, at - CLOCK_MS, wait))))
         return done
 
 
@@ -247,12 +239,8 @@ async def _declare(
             said[core] = await operator.say(skip, core, signer)
         done = []
         for core, source in said.items():
-            audit = await operator.answer(source, since, wait)
-            refusal = audit.refusal.value if audit is not None and audit.refusal is not None else None
-            why = audit.reason if audit is not None else None
-            done.append(
-                Answered(core, topic.name, partition, position, standing[core].until, refusal, why, audit is not None)
-            )
+            answer = _answer(await operator.answer(source, since, wait))
+            done.append(Answered(core, topic.name, partition, position, standing[core].until, *answer))
         return done
 
 

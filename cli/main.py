@@ -67,7 +67,7 @@ MOUNTS: Final = (
     Mount("cli.withdraw", {"withdraw": "Take an intent back."}),
     Mount("cli.audit", {"audit": "Follow, show, verify and export the trail."}, is_noun=True),
     Mount("cli.quarantine", {"quarantine": "What could not be read: list it, show it, put it back."}, is_noun=True),
-    Mount("cli.core", {"core": "Go on beyond lost inputs, signed and audited."}, is_noun=True),
+    Mount("cli.core", {"core": "Declare inputs lost, or the log put back; signed and audited."}, is_noun=True),
     Mount("cli.backup", {"backup": "Copy a realm's topics into a folder."}),
     Mount("cli.restore", {"restore": "Write a backup onto an empty Kafka."}),
     Mount("cli.run", {"run": "Run one role."}, is_noun=True),

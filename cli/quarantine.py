@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.declaring import reason_of
+
 if TYPE_CHECKING:
     from schemas.envelope import Headers
     from schemas.records import Quarantined
@@ -88,11 +90,8 @@ def redrive(
     as_json: AsJson = False,
 ) -> None:
     """Put the very bytes on their topic again, if they would now pass. Who did it, and why, is on the trail."""
-    from schemas.record import PROSE_CHARACTERS
-
-    if not 0 < len(reason.strip()) <= PROSE_CHARACTERS:
-        raise typer.BadParameter(f"1 to {PROSE_CHARACTERS} characters", param_hint="--reason")
-    verdict = asyncio.run(_redrive(_settings(directory), name, reason.strip(), is_dry=dry))
+    why = reason_of(reason)
+    verdict = asyncio.run(_redrive(_settings(directory), name, why, is_dry=dry))
     if as_json:
         members = {"passes": verdict.passes, "what": verdict.what, "at": verdict.at}
         typer.echo(json.dumps(members, indent=2))

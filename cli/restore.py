@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.backup import MANIFEST, Folder, tell_open
+from cli.declaring import RootKey, reason_of, root_signer
 
 if TYPE_CHECKING:
     from schemas.records import Progress
@@ -35,21 +36,15 @@ def restore(
     directory: Folder,
     *,
     reason: Annotated[str | None, typer.Option("--reason", help="Why, for the trail.")] = None,
-    root_key: Annotated[
-        Path | None, typer.Option("--root-key", help="The root key's file; by default keys/root.key of the folder.")
-    ] = None,
+    root_key: RootKey = None,
 ) -> None:
     """Write a backup onto a Kafka that has none of the realm's topics, and declare it restored. No role may run."""
-    from schemas.record import PROSE_CHARACTERS
     from streams.realm import RealmFolder
     from streams.restoring import Word
-    from streams.settings import read_signer
 
     kept = kept_in(source)
-    why = (reason or f"the backup of {kept.told_at} was written onto an empty Kafka").strip()
-    if not 0 < len(why) <= PROSE_CHARACTERS:
-        raise typer.BadParameter(f"1 to {PROSE_CHARACTERS} characters", param_hint="--reason")
-    signer = read_signer(root_key or directory / "keys" / "root.key")
+    why = reason_of(reason or f"the backup of {kept.told_at} was written onto an empty Kafka")
+    signer = root_signer(root_key, directory)
     home = RealmFolder(directory)
     require_fit(home, source, kept, signer.keyid)
     word = Word(signer, time.time_ns() // 1_000_000, why)

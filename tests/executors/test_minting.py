@@ -56,7 +56,7 @@ async def test_a_session_as_asked_for_is_believed() -> None:
         (NOW + timedelta(seconds=59), "before the deadline"),
     ],
 )
-async def test_a_session_that_ends_at_another_time_is_thrown_away_unused(
+async def test_a_session_that_ends_before_the_deadline_is_thrown_away_unused(
     expires_at: datetime | None, reason: str
 ) -> None:
     with pytest.raises(ActFailedError, match=reason):

@@ -130,7 +130,7 @@ def _require_agent(name: str, directory: Directory | None) -> None:
 
 
 def by_account(account: AccountRef, directory: Directory | None, until: int, *, is_human: bool) -> Caller:
-    """The person, or the agent without a key, who has this account. UnknownCallerError when nobody active has."""
+    """The person who has this account. UnknownCallerError when nobody active has."""
     if directory is None:
         raise UnknownCallerError("there is no directory yet: nobody is known")
     if not is_human:

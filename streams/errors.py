@@ -1,17 +1,21 @@
-"""What can break between us and Kafka. Every one of these ends the process; the supervisor starts it again.
+"""What can break between us and Kafka. Each of these ends the process, and the supervisor starts it again.
+
+But for one: while Kafka is not there yet, a role that starts waits (`streams.arrival`).
 
 StreamError
 ├── ConnectionRefusedByKafkaError   wrong password, TLS
 │   └── KafkaHangsUpError           whatever listens there says nothing
 ├── KafkaAbsentError                nobody listens where Kafka should be
 ├── TopicMissingError               not provisioned, or the principal may not see it
-├── GapError                        an input's offset is not the position its reader owns (law 11)
+├── GapError                        records are missing at the position that a reader owns (law 11)
 ├── NumberGapError                  a transactional topic's `n` jumped (law 11)
 ├── LostPositionError               a position lies outside what the log still holds
 ├── FencedError                     another core took the partition over (broker.core)
 ├── ClusterError                    administration: Kafka refused, with its reason (streams.cluster)
 │   └── GroupIsLiveError            a group's offsets cannot be set while it has members
 ├── ProvisioningError               Kafka is not as the realm needs it (streams.administration)
+├── RestoringError                  a backup cannot be written back (streams.restoring)
+├── OperationError                  an operator's word cannot be said (streams.operations)
 └── OvertakenError                  somebody else's version of a document came first (streams.documents)
 """
 
@@ -37,7 +41,7 @@ class TopicMissingError(StreamError):
 
 
 class GapError(StreamError):
-    """An offset above the owned position came twice in a row: records are missing."""
+    """Records are missing where the owned position is: a later one came twice in a row, or none though some are there."""
 
 
 class NumberGapError(StreamError):

@@ -1,4 +1,4 @@
-"""Wrong versions of the shipped code, each of which breaks a law: the simulator must find every one of them.
+"""Wrong versions of the shipped code, each of which breaks a law: the simulator must find it, or else the tests it names.
 
 Where a law is held twice, the edits switch the second place off too, so that it can't hide what the first one lost.
 """

@@ -8,11 +8,13 @@ installation's prefix. The verifier has its own reader, from `docs/audit.md` and
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Protocol, Self
+
+from schemas.raw import RawRecord
 
 SUFFIX: Final = ".jsonl"
 
@@ -21,46 +23,16 @@ class BundleError(Exception):
     """The folder cannot be written or read as a bundle; the text says why."""
 
 
-class RawRecord(Protocol):
-    """What a Kafka client hands out."""
+class Told(RawRecord, Protocol):
+    """What a Kafka client hands out: the record, and where it is from."""
 
     @property
     def topic(self) -> str:
         """The full name."""
         ...
 
-    @property
-    def partition(self) -> int:
-        """Its number."""
-        ...
 
-    @property
-    def offset(self) -> int:
-        """Where it lies."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """Its log time."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """The key's bytes."""
-        ...
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]:
-        """In their order, repetitions included."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """The value's bytes; None is a tombstone."""
-        ...
-
-
-def line_of(record: RawRecord) -> bytes:
+def line_of(record: Told) -> bytes:
     """One line, with its end."""
     members = {
         "topic": record.topic,
@@ -112,7 +84,7 @@ class BundleWriter:
             self._files[topic] = (self.folder / f"{topic}{SUFFIX}").open("xb")
             self.counts[topic] = 0
 
-    def take(self, topic: str, record: RawRecord) -> None:
+    def take(self, topic: str, record: Told) -> None:
         """One record of the topic of that name, which is without prefix."""
         self.expect(topic)
         self._files[topic].write(line_of(record))

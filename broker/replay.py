@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from broker.core.deciding import Deciding, Received
+from broker.core.deciding import Deciding
 from broker.core.rows import Rows, Stored
 from broker.core.trail import Chain
 from broker.lifecycle import intent_id_of
 from schemas import canonical, envelope, ids, partition, topics
 from schemas.canonical import Json
+from schemas.raw import RawRecord
 from schemas.record import Record, RecordError, Statement
 from schemas.records import FINAL, AuditRecord, ChainHead, Genesis, PendingApproval, Progress, Refusal, Source
 from schemas.timing import LEADER_SKEW_MS
@@ -27,7 +28,7 @@ NOTHING: Final = "(nothing)"
 MAX_PARTITIONS: Final = 4096
 SHOWN: Final = 300
 
-Find = Callable[[Source], Received | None]
+Find = Callable[[Source], RawRecord | None]
 """What lies at this place of an input topic; None when it is not at hand."""
 
 
@@ -95,7 +96,7 @@ class Snapshots:
     rows: dict[int, dict[str, str]] = field(default_factory=dict)
     heads: dict[int, ChainHead] = field(default_factory=dict)
 
-    def take(self, record: Received) -> None:
+    def take(self, record: RawRecord) -> None:
         """One record of `pending`, in its order."""
         key = (record.key or b"").decode()
         rows = self.rows.setdefault(record.partition, {})
@@ -176,7 +177,7 @@ class Replay:
         words = here.own.taken().words
         here.due.extend(word.value or b"" for word in words if word.type == AuditRecord.TYPE)
 
-    def _input(self, record: AuditRecord) -> Received | None:
+    def _input(self, record: AuditRecord) -> RawRecord | None:
         """The input as it lay on its topic; None when its bytes are not at hand."""
         statement = record.statement
         if statement is not None:

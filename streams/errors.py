@@ -41,7 +41,7 @@ class TopicMissingError(StreamError):
 
 
 class GapError(StreamError):
-    """Records are missing where the owned position is: a later one came twice in a row, or none though some are there."""
+    """Records are missing at the owned position: a later one came twice in a row, or none though some must be there."""
 
 
 class NumberGapError(StreamError):

@@ -6,14 +6,15 @@ middle serves nobody; and where the rows are, the restore is declared.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from schemas import topics
+from schemas.raw import RawRecord
 from schemas.records import ChainHead, Progress, Restore
 from schemas.signing import Signer
 from schemas.topics import MAX_LONG, Topic
@@ -50,40 +51,6 @@ class RestoringError(StreamError):
     """The realm is not restored; the text says why and what to do."""
 
 
-class Raw(Protocol):
-    """One record, as it lay on Kafka."""
-
-    @property
-    def partition(self) -> int:
-        """Its number."""
-        ...
-
-    @property
-    def offset(self) -> int:
-        """Where it lay."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """Its log time."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """The key's bytes."""
-        ...
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]:
-        """In their order."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """The value's bytes; None is a tombstone."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Saved:
     """What is written back. Topics by their names without prefix."""
@@ -94,7 +61,7 @@ class Saved:
     #: How far the rows of each core partition go; none where it never decided anything.
     progress: Mapping[int, Progress]
     #: The records of a topic, in the order of each partition.
-    records: Callable[[str], Iterable[Raw]]
+    records: Callable[[str], Iterable[RawRecord]]
 
     def head(self, core: int) -> ChainHead:
         """Where a core partition's chain stands."""
@@ -195,7 +162,7 @@ async def _as_mapped(cluster: Cluster, name: str, state: TopicState) -> None:
 # ---------------------------------------------------------------- what lands where
 
 
-def require_whole(name: str, records: Iterable[Raw], spans: Mapping[int, Span]) -> None:
+def require_whole(name: str, records: Iterable[RawRecord], spans: Mapping[int, Span]) -> None:
     """RestoringError when a record of this input would not land at its own offset."""
     due = {partition: start for partition, (start, _) in spans.items()}
     for record in records:
@@ -214,7 +181,7 @@ def _hole(name: str, partition: int, offset: int) -> RestoringError:
     )
 
 
-def heard(records: Iterable[Raw], progress: Mapping[int, Progress], written: Written) -> Iterator[Raw]:
+def heard(records: Iterable[RawRecord], progress: Mapping[int, Progress], written: Written) -> Iterator[RawRecord]:
     """The words of operators that the core had decided when the rows were read, and the genesis records.
 
     The restore names the chain's head, so it must be the next word that is heard.
@@ -257,7 +224,7 @@ class _Writer:
             await self._begin(name, starts)
         if topic is topics.OPERATIONS:
             records = heard(records, self._saved.progress, self._written)
-        waiting: deque[tuple[Raw, asyncio.Future[Any]]] = deque()
+        waiting: deque[tuple[RawRecord, asyncio.Future[Any]]] = deque()
         for record in records:
             sent = await self._producer.send(
                 name,
@@ -291,7 +258,7 @@ class _Writer:
             await self._cluster.delete_records(name, begun)
 
 
-async def _landed(name: str, topic: Topic, record: Raw, sent: "asyncio.Future[Any]") -> None:
+async def _landed(name: str, topic: Topic, record: RawRecord, sent: "asyncio.Future[Any]") -> None:
     at = await sent
     if topic.is_input and at.offset != record.offset:
         raise RestoringError(f"{name}/{record.partition}: {record.offset} came to lie at {at.offset}: somebody writes")

@@ -4,10 +4,9 @@ The loop and the replay both run exactly this, so that the same inputs in the sa
 runs it. Law 9: every input ends as exactly one thing, and what pure code cannot do is an answer too.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final
 
 from broker import lifecycle
 from broker.core import order, trail
@@ -16,6 +15,7 @@ from broker.core.trail import Chain
 from broker.lifecycle import Event, Local, Output
 from schemas import envelope, ids, partition, quarantine, topics
 from schemas.envelope import EnvelopeError
+from schemas.raw import RawRecord
 from schemas.record import RecordError, Statement, prose
 from schemas.records import (
     AuditRecord,
@@ -36,40 +36,6 @@ AT_A_TICK: Final = 500
 """How many rows one tick ends, and how many it forgets: a transaction must be over in 10 s, however many are due."""
 
 TOPICS: Final = {topic.name: topic for topic in topics.TOPICS}
-
-
-class Received(Protocol):
-    """One record as a Kafka client hands it out."""
-
-    @property
-    def partition(self) -> int:
-        """Where it lies."""
-        ...
-
-    @property
-    def offset(self) -> int:
-        """At which place."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """Its log time."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """The key's bytes."""
-        ...
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]:
-        """In their order."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """The value's bytes."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +111,7 @@ class Deciding:
         batch, self.batch = self.batch, Batch()
         return batch
 
-    def decide(self, name: str, record: Received, objection: str | None = None) -> tuple[Failure, ...]:
+    def decide(self, name: str, record: RawRecord, objection: str | None = None) -> tuple[Failure, ...]:
         """Decide a record of the input topic of that name. Returns what failed inside, for the log.
 
         `objection`: of a skip, why what it says is lost is not.
@@ -300,7 +266,7 @@ class Deciding:
         name = self._names.of(output.topic, output.executor)
         return Word(name, self._number, intent_id, output.record.TYPE, output.record.to_bytes())
 
-    def _quarantine(self, source: Source, record: Received, refusal: Refusal, reason: str) -> None:
+    def _quarantine(self, source: Source, record: RawRecord, refusal: Refusal, reason: str) -> None:
         """Law 9: unreadable, or not to come here. It never stops the partition."""
         kept = quarantine.put_aside(
             source, "core", refusal, reason, key=record.key, value=record.value, headers=tuple(record.headers)

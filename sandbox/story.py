@@ -30,7 +30,6 @@ CUSTOMERS: Final = "acme-customers"
 BROCHURES: Final = "acme-brochures"
 EXPORTS: Final = "acme-exports"
 WEBSITE: Final = "acme-website"
-BUCKETS: Final = (CUSTOMERS, BROCHURES, EXPORTS, WEBSITE)
 BIG_BYTES: Final = 1_000_000
 """An export of more than this needs a data owner too. In the policy it is spelt out."""
 

@@ -19,6 +19,7 @@ MAX_INLINE: Final = 64
 MAX_INLINE_BYTES: Final = 24 * 1024
 """A receipt with its list is at most this; what was asked of people stands in the plan, and there always whole."""
 MAX_CHANGES: Final = 256
+"""A plan takes no more."""
 SPARE_BYTES: Final = 64
 """Left free of a plan's 32 KiB for what the runner adds: the manifest's version."""
 MAX_KEPT: Final = 256 * 1024

@@ -124,6 +124,21 @@ def test_what_is_expected_of_a_resolution_is_what_the_core_answers(
     assert step.refusal is identity.expected(row, word, WORLD, KEY, stage.T0)
 
 
+def found_out(row: PendingApproval, name: str) -> Resolution:
+    """This person looked, and says that nothing was done."""
+    assert row.grant
+    return Resolution(
+        intent=row.intent_id,
+        grant=row.grant.digest,
+        found="failed",
+        account=stage.account(name),
+        channel=Channel.API,
+        evidence=stage.evidence(),
+        reason="looked",
+        card="c" * 64,
+    )
+
+
 def without_asking(row: PendingApproval) -> PendingApproval:
     """The same, as if policy had permitted it without people."""
     assert row.classification
@@ -137,17 +152,7 @@ def test_what_is_expected_of_a_resolution_of_an_automatic_act_is_what_the_core_a
     operators = Group(id="operators", members=("cho", "dev"))
     led = replace(WORLD, directories=(known.model_copy(update={"groups": (*known.groups, operators)}),))
     row = without_asking(stage.unknown())
-    assert row.grant
-    word = Resolution(
-        intent=row.intent_id,
-        grant=row.grant.digest,
-        found="failed",
-        account=stage.account(name),
-        channel=Channel.API,
-        evidence=stage.evidence(),
-        reason="looked",
-        card="c" * 64,
-    )
+    word = found_out(row, name)
     source = Source(topic="t.decisions", partition=0, offset=0)
     event = lifecycle.Event(source, stage.T0, word, record.state(word, stage.API, stage.REALM))
     expected = {"ana": Refusal.NO_SEAT, "cho": None, "dev": Refusal.SELF_APPROVAL}[name]
@@ -206,17 +211,7 @@ def test_a_yes_is_found_though_its_answer_fell_off_the_row() -> None:
 @pytest.mark.parametrize(("name", "refusal"), [("ana", None), ("dev", Refusal.SELF_APPROVAL), ("cho", Refusal.NO_SEAT)])
 def test_who_may_say_what_was_found_out(name: str, refusal: Refusal | None) -> None:
     row = stage.unknown()
-    assert row.grant
-    word = Resolution(
-        intent=row.intent_id,
-        grant=row.grant.digest,
-        found="failed",
-        account=stage.account(name),
-        channel=Channel.API,
-        evidence=stage.evidence(),
-        reason="looked",
-        card="c" * 64,
-    )
+    word = found_out(row, name)
     assert identity.expected(row, word, WORLD, KEY, stage.T0) is refusal
     if refusal is None:
         late = stage.T0 + 2 * 3600 * 1000

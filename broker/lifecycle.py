@@ -1066,18 +1066,14 @@ def _widened(row: PendingApproval, intent: Intent, world: World) -> PendingAppro
     if now <= row.circle_to:
         return row
     found = circle.circle_over(
-        intent, world.directories_between(row.circle_to + 1, now), is_verified=_is_verified(row, world)
+        intent,
+        world.directories_between(row.circle_to + 1, now),
+        is_verified=world.authority.is_behalf_verified(_classified(row).intent),
     )
     everybody = tuple(sorted({*row.circle, *found}))
     if len(everybody) > MAX_CIRCLE:
         raise _Refused(Refusal.OVERLOADED, f"more than {MAX_CIRCLE} persons stand behind this requester")
     return row.model_copy(update={"circle": everybody, "circle_to": now})
-
-
-def _is_verified(row: PendingApproval, world: World) -> bool:
-    """Whether the gateway signed, which checks the token of whom the agent acts for."""
-    key = world.authority.key(_classified(row).intent.keyid)
-    return key is not None and key.role == "gateway"
 
 
 def _ask_for_plan(row: PendingApproval, event: Event) -> Output:

@@ -289,10 +289,9 @@ def _approvers(
 
 def _circle(grant: Grant, classified: ClassifiedIntent, intent: Intent, world: World) -> frozenset[str]:
     """Law 2: the union over every directory version from the asking to the newest known, and the core's."""
-    key = world.authority.key(classified.intent.keyid)
     begins = world.circle_begins(min(classified.asked_at, grant.granted_at), classified.versions.directory)
     directories = world.directories_between(begins, world.versions.directory)
-    is_verified = key is not None and key.role == "gateway"
+    is_verified = world.authority.is_behalf_verified(classified.intent)
     return circle.circle_over(intent, directories, is_verified=is_verified) | frozenset(grant.circle)
 
 

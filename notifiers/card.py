@@ -177,13 +177,12 @@ def _read(row: PendingApproval, world: World) -> tuple[_Asked, tuple[str, ...]]:
     if row.classified is not None:
         try:
             classified = row.classified.read(ClassifiedIntent)
-            key = world.authority.key(classified.intent.keyid)
             asked = replace(
                 asked,
                 classified=classified,
                 intent=classified.intent.read(Intent),
                 # Law 2: only a gateway checked a token; an agent's own signature vouches for nothing but the agent.
-                is_verified=key is not None and key.role == "gateway",
+                is_verified=world.authority.is_behalf_verified(classified.intent),
             )
         except RecordError as exc:
             wrong.append(visible.prose(f"the intent cannot be read: {exc}"))

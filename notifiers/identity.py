@@ -61,8 +61,7 @@ def circle_of(row: PendingApproval, world: World) -> frozenset[str]:
         intent = signed.read(Intent)
     except RecordError:
         return frozenset(row.circle)
-    key = world.authority.key(signed.keyid)
-    is_verified = key is not None and key.role == "gateway"
+    is_verified = world.authority.is_behalf_verified(signed)
     return circle.circle_in(intent, world.directory, is_verified=is_verified) | set(row.circle)
 
 

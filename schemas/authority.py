@@ -101,6 +101,17 @@ class Authority:
             return Refusal.BAD_SIGNATURE
         return None if self._holder_fits(key, statement) else Refusal.NOT_ENTITLED
 
+    def is_behalf_verified(self, intent: Statement) -> bool:
+        """Whether the word of whom this intent is for (`on_behalf_of`) narrows the circle (law 2, T12).
+
+        Only a gateway checks a token, and only of persons for one of whose logins the directory lets it vouch: another
+        gateway's word of them is a statement like any agent's.
+        """
+        key, context = self._keys.get(intent.keyid), intent.body.get("context")
+        if key is None or key.role != "gateway" or not isinstance(context, dict):
+            return False
+        return not self._providers.get(str(context.get("on_behalf_of")), frozenset()).isdisjoint(key.providers)
+
     def why(self, statement: Statement, refusal: Refusal) -> str:
         """What `refuses` found, for people: where a key may not say this, which field of the directory is to be filled.
 

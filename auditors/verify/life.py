@@ -5,7 +5,7 @@ from typing import Final
 
 from . import people
 from .canonical import Members
-from .shapes import Audit, Place, Statement, maybe_part, part, requester_of, text, whole
+from .shapes import Audit, Place, Statement, maybe_part, maybe_text, part, requester_of, text, whole
 from .world import ChainWorld
 
 LEADER_SKEW_MS: Final = 2_000
@@ -99,8 +99,8 @@ class Life:
         newest = world.versions["directory"]
         if newest <= self.circle_to or self.classified is None:
             return
-        key = world.directory.keys.get(Statement.read(part(self.classified.body, "intent")).keyid)
-        is_verified = key is not None and key.role == "gateway"
+        signed = Statement.read(part(self.classified.body, "intent"))
+        is_verified = world.directory.has_checked(signed.keyid, maybe_text(part(self.body, "context"), "on_behalf_of"))
         for version, directory in world.directories.items():
             if self.circle_to < version <= newest:
                 self.circle |= people.circle(self.body, directory, is_verified=is_verified)

@@ -166,8 +166,15 @@ class Directory:
             if key.role == "agent":
                 return key.holder == name
             return name in self.agents and key.holder in self.agents[name].gateways
-        is_known = any(who == name and provider in key.providers for (provider, _), who in self.accounts.items())
-        return key.role == "gateway" and subject.get("type") == "person" and is_known
+        return key.role == "gateway" and subject.get("type") == "person" and self._knows(key, name)
+
+    def has_checked(self, keyid: str, person: str | None) -> bool:
+        """Whether the key that signed is a gateway's that can have seen a login of this person."""
+        key = self.keys.get(keyid)
+        return key is not None and key.role == "gateway" and person is not None and self._knows(key, person)
+
+    def _knows(self, key: Key, person: str) -> bool:
+        return any(who == person and provider in key.providers for (provider, _), who in self.accounts.items())
 
 
 def _key(members: Members) -> Key:

@@ -20,8 +20,10 @@ from auditors.verify.files import Bundle, BundleError, verify
 from broker import lifecycle
 from schemas import canonical as checked_canonical
 from schemas import circle, ids, seats, signing
+from schemas.authority import Authority
 from schemas.records import Action, Assurance, Context, Intent, Requirement, Resource, Seat, Subject
 from tests.auditors.builders import (
+    IDP,
     REALM,
     ROOT,
     START,
@@ -33,6 +35,7 @@ from tests.auditors.builders import (
     roster,
     save,
     signer,
+    state,
     value_of,
     with_header,
     with_value,
@@ -305,6 +308,32 @@ def test_circles_agree(subject: Subject, stated: str | None, is_verified: bool) 
         members, their_world.Directory.read(canonical.decode(known.to_bytes())), is_verified=is_verified
     )
     assert mine == circle.circle_in(intent, known, is_verified=is_verified)
+
+
+@pytest.mark.parametrize("stated", [None, "carol", "nobody"])
+@pytest.mark.parametrize("by", ["gateway", "builder", "api", "nobody"])
+@pytest.mark.parametrize("providers", [(), (IDP,), ("elsewhere",)])
+def test_who_may_say_whom_an_agent_acts_for_is_read_alike(
+    stated: str | None, by: str, providers: tuple[str, ...]
+) -> None:
+    known = directory()
+    given_keys = tuple(
+        each.model_copy(update={"providers": providers}) if each.role in {"gateway", "notifier"} else each
+        for each in known.keys
+    )
+    known = known.model_copy(update={"keys": given_keys})
+    intent = Intent(
+        id=ids.intent_id("builder", START, b"0123456789"),
+        subject=Subject(type="agent", id="builder"),
+        action=Action(name="s3.export"),
+        resource=Resource(type="bucket", id="acme"),
+        context=Context(reason="why", on_behalf_of=stated),
+        ttl=60,
+    )
+    signed = state(intent, signer(by), REALM)
+    mine = their_world.Directory.read(canonical.decode(known.to_bytes())).has_checked(signed.keyid, stated)
+    assert mine == Authority(REALM, known).is_behalf_verified(signed)
+    assert mine == ((by, stated, providers) == ("gateway", "carol", (IDP,)))
 
 
 @pytest.mark.parametrize("of", ["group:sre", "group:data", "group:none", "oncall:payments", "oncall:none", "role:sre"])

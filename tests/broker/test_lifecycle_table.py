@@ -1252,6 +1252,21 @@ def test_a_key_that_left_the_directory_vouches_for_nobody() -> None:
     assert set(story.here.circle) == {"ada", "ben", "cat", "eve"}
 
 
+def test_a_gateway_that_may_vouch_for_no_login_of_a_person_narrows_no_circle_to_them() -> None:
+    story = Story()
+    strange = [
+        each.model_copy(update={"providers": ("elsewhere",)}) if each.role == "gateway" else each for each in KEYS
+    ]
+    story.becomes(Directory, keys=tuple(strange))
+    story.ask(context=Context(reason="x", on_behalf_of="eve"), signed_by="gateway")
+    story.plan(intent=state(story.intent, signer("gateway"), REALM).digest)
+    assert set(story.here.circle) == {"ada", "ben", "cat", "eve"}
+    # Nor to a name that nobody has.
+    story = Story()
+    story.ask(context=Context(reason="x", on_behalf_of="nobody"), signed_by="gateway")
+    assert set(story.here.circle) == {"ada", "ben", "cat", "nobody"}
+
+
 def test_a_notifiers_key_may_not_sign_for_an_agent() -> None:
     story = Story()
     story.becomes(Directory, keys=(*KEYS, key("spare", "agent", "spare")))

@@ -12,6 +12,7 @@ from schemas.record import Statement, state
 from schemas.records import (
     Assurance,
     Channel,
+    Context,
     Evidence,
     Fact,
     Grant,
@@ -386,6 +387,19 @@ def test_a_gateway_that_the_agent_does_not_list_cannot_have_asked() -> None:
     assert isinstance(judged(grant), Verified)
     unlisted = tuple(each.model_copy(update={"gateways": ()}) for each in DIRECTORY.agents)
     assert why(judged(grant, seen=world(next_directory(agents=unlisted)))) is Check.INTENT
+
+
+def test_a_gateway_that_cannot_have_met_a_person_narrows_no_circle_to_them() -> None:
+    asked = wish().model_copy(update={"context": Context(reason="x", on_behalf_of="ken")})
+    life = LIFE.but(intent=asked, intent_by=signer("gateway"))
+    users = tuple(each.model_copy(update={"users": ("grace",)}) for each in DIRECTORY.agents)
+    strange = tuple(
+        each.model_copy(update={"providers": ("elsewhere",)}) if each.role == "gateway" else each
+        for each in DIRECTORY.keys
+    )
+    grant = life.grant(life.yes("grace"))
+    assert isinstance(judged(grant, seen=world(next_directory(agents=users))), Verified)
+    assert why(judged(grant, seen=world(next_directory(agents=users, keys=strange)))) is Check.SELF_APPROVAL
 
 
 def test_a_notifier_cannot_speak_for_another_channel() -> None:

@@ -560,6 +560,19 @@ MUTANTS = (
         tests=("tests/schemas/test_authority.py",),
     ),
     Mutant(
+        "a gateway narrows the circle to persons whom it cannot have met",
+        2,
+        (
+            Edit(
+                AUTHORITY,
+                '        return not self._providers.get(str(context.get("on_behalf_of")), frozenset())'
+                ".isdisjoint(key.providers)\n",
+                "        return True\n",
+            ),
+        ),
+        tests=("tests/broker/test_lifecycle_table.py",),
+    ),
+    Mutant(
         "no rule matches, and it is permitted",
         6,
         (

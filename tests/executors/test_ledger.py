@@ -1,6 +1,8 @@
 """What the journal says may still be done: at most one act an intent, unless nothing was done."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from executors.journal import LONGEST_LIFE_MS, REMEMBERED_MS, Ledger
@@ -8,7 +10,7 @@ from executors.outcomes import Ended, outcome
 from schemas import ids
 from schemas.record import RecordError, Seconds, state
 from schemas.records import Grant, JournalEntry, Outcome, Result
-from tests.executors.builders import INSTANCE, REALM, Life, signer
+from tests.executors.builders import INSTANCE, REALM, Life, signer, wish
 
 LIFE = Life()
 GRANT = LIFE.grant(LIFE.yes("grace"))
@@ -196,3 +198,19 @@ def test_no_intent_may_live_longer_than_the_ledger_reckons_with() -> None:
     assert longest.validate_python(LONGEST_LIFE_MS // 1000)
     with pytest.raises(ValidationError):
         longest.validate_python(LONGEST_LIFE_MS // 1000 + 1)
+
+
+@given(days=st.lists(st.integers(-400, 400), min_size=1, max_size=12), ends=st.booleans())
+def test_no_log_time_that_steps_or_is_forged_lets_a_used_intent_be_acted_on_again(
+    days: list[int], *, ends: bool
+) -> None:
+    made = ledger(used(GRANT), *([ended(GRANT, Result.FAILED)] if ends else []))
+    for number, day in enumerate(days):
+        other = LIFE.but(intent=wish(at=NOW, number=100 + number))
+        if number % 2:
+            made.bar(other.intent.id, max(NOW + day * DAY, 0))
+        else:
+            made.note(used(other.grant(other.yes("grace"))), max(NOW + day * DAY, 0))
+        assert spent(made, GRANT) is not None
+        assert spent(made, NEXT) is not None
+        assert made.spent(other.intent.id, "0" * 64) is not None

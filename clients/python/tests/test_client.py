@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -344,6 +344,15 @@ def test_what_was_lost_without_a_key_can_be_sent_again_too() -> None:
     assert [asked.id for asked in world.intents] == [intent.id]
 
 
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """Whoever runs in the background of a shell was started with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_takes_back_when_asked_to_and_else_nothing() -> None:
     world = Keyturn()
     with world.connect("reporter") as client:

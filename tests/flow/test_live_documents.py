@@ -1,5 +1,7 @@
 """Directory, roster and policy are live: in force at once, and nobody slips out between two versions."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ import yaml
 from sandbox import story
 from schemas import policy
 from schemas.records import Phase, Refusal, Verdict
+from schemas.timing import LEADER_SKEW_MS
 from schemas.world import World
 from streams import documents
 from tests.flow.stage import Stage, clock, names
@@ -40,6 +43,10 @@ async def directory(stage: Stage, edit: Callable[[dict[str, Any]], None]) -> Asy
         yield
     finally:
         await documents.apply_directory(settings, file, clock())
+        # Law 2: who stood behind the agent within the leaders' skew before an asking is in its circle.
+        since = clock()
+        while clock() <= since + 2 * LEADER_SKEW_MS:
+            await asyncio.to_thread(time.sleep, 0.1)
 
 
 @asynccontextmanager

@@ -1,8 +1,8 @@
 """How far one topic partition was handled, and that nothing is missing in it. No I/O.
 
 Records are handled out of order (an act takes minutes, its neighbour nothing); what may be committed ends with the last
-record below which everything is handled and counted. A crash repeats the rest: handling is idempotent. Never the offset
-of a record that is still to be counted: there may be a hole before it, and whoever starts after it would not see that.
+record up to which everything is handled. A crash repeats the rest: handling is idempotent. Never the offset of a record
+that is still to be counted: there may be a hole before it, and whoever starts after it would not see that.
 """
 
 from streams.errors import NumberGapError
@@ -19,7 +19,6 @@ class Lane:
         self._handled: dict[int, bool] = {}
         self._next: int | None = None
         self._upto: int | None = None
-        self._counted: int | None = None
         self._committed: int | None = None
         self._number: int | None = None
 
@@ -37,19 +36,17 @@ class Lane:
             self._handled[offset] = True
         self._advance()
 
-    def count(self, number: int, offset: int) -> None:
+    def count(self, number: int) -> None:
         """Law 11: the gap-free number of a transactional topic. The first one seen is taken as it is."""
         if self._number is not None and number != self._number + 1:
             raise NumberGapError(
                 f"{self.topic}/{self.partition}: number {number} after {self._number}: records are missing or foreign"
             )
-        self._number, self._counted = number, offset
+        self._number = number
 
     def _advance(self) -> None:
-        """Law 11: not past the last record that was counted; what was put aside behind it is put aside again."""
-        while self._counted is not None and (first := next(iter(self._handled), None)) is not None:
-            if first > self._counted or not self._handled[first]:
-                return
+        """Law 11: to the end of what is handled, not to the beginning of what is not."""
+        while (first := next(iter(self._handled), None)) is not None and self._handled[first]:
             del self._handled[first]
             self._upto = first + 1
 

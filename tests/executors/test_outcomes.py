@@ -98,8 +98,6 @@ def test_a_lane_commits_up_to_the_last_record_below_which_all_is_handled() -> No
     lane = Lane("topic", 0)
     assert lane.committable is None
     assert [lane.take(offset) for offset in (4, 5, 7)] == [True, True, True]
-    for number, offset in enumerate((4, 5, 7)):
-        lane.count(number, offset)
     lane.finish(5)
     assert lane.committable is None
     lane.finish(4)
@@ -113,7 +111,7 @@ def test_a_lane_commits_up_to_the_last_record_below_which_all_is_handled() -> No
 def test_what_stands_behind_a_hole_is_not_committed_before_it_is_counted() -> None:
     lane = Lane("topic", 0)
     lane.take(4)
-    lane.count(1, 4)
+    lane.count(1)
     lane.finish(4)
     assert lane.committable == 5
     # 5 was never given; 6 is taken, and 7 put aside, before anybody looks at the number of 6.
@@ -122,20 +120,8 @@ def test_what_stands_behind_a_hole_is_not_committed_before_it_is_counted() -> No
     lane.finish(7)
     assert lane.committable == 5
     with pytest.raises(NumberGapError):
-        lane.count(3, 6)
-    lane.finish(6)
+        lane.count(3)
     assert lane.committable == 5
-
-
-def test_what_was_put_aside_is_committed_with_the_next_that_counts() -> None:
-    lane = Lane("topic", 0)
-    for offset in (4, 5):
-        lane.take(offset)
-    lane.finish(4)
-    assert lane.committable is None
-    lane.count(1, 5)
-    lane.finish(5)
-    assert lane.committable == 6
 
 
 def test_a_lane_takes_no_record_twice() -> None:
@@ -148,10 +134,10 @@ def test_a_lane_takes_no_record_twice() -> None:
 @pytest.mark.parametrize("number", [6, 7, 9])
 def test_a_number_that_is_not_the_next_is_a_gap(number: int) -> None:
     lane = Lane("topic", 0)
-    lane.count(6, 0)
-    lane.count(7, 1)
+    lane.count(6)
+    lane.count(7)
     with pytest.raises(NumberGapError):
-        lane.count(number, 2)
+        lane.count(number)
 
 
 def test_a_proof_is_a_success() -> None:

@@ -16,6 +16,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
 from executors.errors import PartitionsError
+from executors.lanes import Mark
 from schemas import topics
 from streams import connection
 from streams.access import group_of
@@ -53,6 +54,8 @@ class Feed:
         self._share = _Share(self._membership)
         self._polling: asyncio.Task[None] | None = None
         self._positions: dict[TopicPartition, int] = {}
+        #: The number of the last record before where we began to read, if it is known.
+        self.after: dict[TopicPartition, int | None] = {}
         self.owned: frozenset[int] = frozenset()
         self.partitions = 0
 
@@ -105,12 +108,12 @@ class Feed:
             self._positions[place] = records[-1].offset + 1
         return fetched
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, int]:
+    async def commit(self, marks: Mapping[TopicPartition, Mark]) -> Mapping[TopicPartition, Mark]:
         """Commit what is still ours; returns what was committed. The rest can be said again, if it is ours again."""
-        ours = {place: offset for place, offset in offsets.items() if place in self._membership.assignment()}
+        ours = {place: mark for place, mark in marks.items() if place in self._membership.assignment()}
         try:
             if ours:
-                await self._membership.commit(ours)
+                await self._membership.commit({place: (mark.upto, mark.metadata) for place, mark in ours.items()})
         except (CommitFailedError, IllegalStateError) as exc:
             # What was not committed is handled again, which changes nothing.
             log.info("offsets not committed", extra={"reason": str(exc)})
@@ -127,17 +130,19 @@ class Feed:
         starts = await self._reader.beginning_offsets(unknown) if unknown else {}
         ends = await self._reader.end_offsets(unknown) if unknown else {}
         for place in unknown:
-            positions[place] = await self._first(place, starts[place], ends[place])
+            first = await self._first(place, starts[place], ends[place])
+            positions[place], self.after[place] = first.upto, first.number
         self._positions = {place: position or 0 for place, position in positions.items()}
         self.owned = wanted
         self._reader.assign(places)
         for place, position in self._positions.items():
             self._reader.seek(place, position)
 
-    async def _first(self, place: TopicPartition, start: int, end: int) -> int:
-        committed: int | None = await self._membership.committed(place)
-        if committed is None:
-            return start
+    async def _first(self, place: TopicPartition, start: int, end: int) -> Mark:
+        found = await connection.committed(self._membership, place)
+        if found is None:
+            return Mark(start)
+        committed, metadata = found
         if committed > end:
             raise LostPositionError(
                 f"{place.topic}/{place.partition}: committed {committed} is behind the log's end {end}: the log was "
@@ -149,7 +154,8 @@ class Feed:
                 "records expired unread",
                 extra={"topic": place.topic, "partition": place.partition, "from": committed, "to": start},
             )
-        return max(committed, start)
+            return Mark(start)
+        return Mark.read(committed, metadata)
 
     async def _poll(self) -> None:
         while True:

@@ -59,7 +59,7 @@ class Hearing:
                 self._require_place(record, statement)
                 number = _number_of(record)
             # Counted only when the core signed it: a stranger's record must not look like a hole (law 11).
-            lane.count(number)
+            lane.count(record.offset, number)
             with _every_fault_an_answer():
                 kind = next(kind for kind in topic.types if statement.type == kind.TYPE)
                 return Said(lane, record.offset, record.timestamp, statement, statement.read(kind))

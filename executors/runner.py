@@ -232,6 +232,10 @@ class Runner:
         health.has("partitions")
 
     def _share(self, number: int) -> _Share:
+        planning, approved = (
+            Lane(topic, number, self._feed.after.get(TopicPartition(topic, number)))
+            for topic in (self._feed.planning, self._feed.approved)
+        )
         claims = Claims(
             self._own,
             self._journal,
@@ -242,7 +246,7 @@ class Runner:
             self._made,
             lambda work, name: self._tasks.spawn(work, name, number),
         )
-        return _Share(claims, Lane(self._feed.planning, number), Lane(self._feed.approved, number))
+        return _Share(claims, planning, approved)
 
     async def _commit(self) -> None:
         lanes = {
@@ -250,16 +254,16 @@ class Runner:
             for share in self._shares.values()
             for lane in (share.planning, share.approved)
         }
-        upto = {place: lane.committable for place, lane in lanes.items()}
-        offsets = {place: offset for place, offset in upto.items() if offset is not None}
-        if not offsets:
+        reached = {place: lane.committable for place, lane in lanes.items()}
+        marks = {place: mark for place, mark in reached.items() if mark is not None}
+        if not marks:
             return
         crashpoints.reached("executor.offsets.1-due")
-        if committed := await self._feed.commit(offsets):
+        if committed := await self._feed.commit(marks):
             crashpoints.reached("executor.offsets.2-committed")
             # Only these: a partition that is gone for a moment and comes back still has its word to say.
-            for place, offset in committed.items():
-                lanes[place].committed(offset)
+            for place, mark in committed.items():
+                lanes[place].committed(mark)
 
     async def _end_in_order(self, health: Health) -> None:
         """SIGTERM: nothing new; what was claimed or runs may end, for a while. The rest becomes `unknown` (law 4)."""

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -9,37 +10,59 @@ import pytest_asyncio
 import yaml
 
 from sandbox.kafka import EmbeddedKafka
+from sandbox.kafka_address import KafkaAddress
 from streams import documents
-from streams.administration import Admin, provision
+from streams.administration import Admin, provision, settings_of
 from streams.realm import Realm, RealmFolder, lay_out
 from tests.executors.builders import DIRECTORY, ISSUER
 from tests.executors.stage import PARTITIONS, Core, core_of, now
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def core(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Core]:
-    """The scripted core of a provisioned realm, with the directory in force."""
-    folder = tmp_path_factory.mktemp("realm")
+async def kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KafkaAddress]:
+    """A Kafka of this folder's own."""
     async with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as address:
-        realm = Realm(
-            realm="test",
-            kafka=address.bootstrap,
-            kafka_security="SASL_PLAINTEXT",
-            partitions=PARTITIONS,
-            replication_factor=1,
-            min_insync_replicas=1,
-            executors=("lamp",),
-            notifiers=("api",),
-            agents=("bot",),
-        )
-        lay_out(folder, realm, ["ada"], secrets.token_bytes, [ISSUER])
-        await provision(folder, Admin(address.admin.username, address.admin.password))
-        _complete(folder / "directory.yaml")
-        admin = RealmFolder(folder).settings("administration")
-        await documents.apply_directory(admin, folder / "directory.yaml", now())
-        world = await documents.read_world(admin)
-        async with core_of(folder, world.versions) as made:
-            yield made
+        yield address
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def core(kafka: KafkaAddress, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Core]:
+    """The scripted core of a provisioned realm, with the directory in force."""
+    async with _provisioned(kafka, tmp_path_factory.mktemp("realm")) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def own_core(kafka: KafkaAddress, tmp_path: Path) -> AsyncIterator[Core]:
+    """The same, for a story after which nobody can go on there."""
+    async with _provisioned(kafka, tmp_path, f"{secrets.token_hex(4)}.") as made:
+        yield made
+
+
+@asynccontextmanager
+async def _provisioned(kafka: KafkaAddress, folder: Path, prefix: str = "keyturn.") -> AsyncIterator[Core]:
+    realm = Realm(
+        realm="test",
+        kafka=kafka.bootstrap,
+        kafka_security="SASL_PLAINTEXT",
+        partitions=PARTITIONS,
+        replication_factor=1,
+        min_insync_replicas=1,
+        executors=("lamp",),
+        notifiers=("api",),
+        agents=("bot",),
+        prefix=prefix,
+        user_prefix="" if prefix == "keyturn." else prefix,
+    )
+    lay_out(folder, realm, ["ada"], secrets.token_bytes, [ISSUER])
+    master = Admin(kafka.admin.username, kafka.admin.password)
+    await provision(folder, master)
+    _complete(folder / "directory.yaml")
+    admin = RealmFolder(folder).settings("administration")
+    await documents.apply_directory(admin, folder / "directory.yaml", now())
+    world = await documents.read_world(admin)
+    async with core_of(folder, settings_of(RealmFolder(folder), master), world.versions) as made:
+        yield made
 
 
 def _complete(file: Path) -> None:

@@ -28,7 +28,8 @@ from schemas.records import (
     Versions,
 )
 from schemas.signing import PrivateKeySigner
-from streams import connection, reading
+from streams import access, connection, reading
+from streams.cluster import Cluster, GroupIsLiveError
 from streams.health import Health
 from streams.producing import Speaker
 from streams.realm import RealmFolder
@@ -68,6 +69,8 @@ class Core:
 
     folder: RealmFolder
     settings: Settings
+    #: The super user's.
+    master: Settings
     producer: AIOKafkaProducer
     ears: AIOKafkaConsumer
     versions: Versions
@@ -126,6 +129,11 @@ class Core:
                 name, sealed.value, key=sealed.key, partition=at, headers=list(sealed.headers)
             )
         return envelope.unseal(sealed.headers, sealed.value, (type(record),))
+
+    def lose_a_word(self) -> None:
+        """One that the executor should have heard is not there."""
+        name = self.settings.names.of(topics.APPROVED, EXECUTOR)
+        self.numbers[name] += 1
 
     async def ask_for_plan(self, life: Life, expires_in_ms: int = 60_000) -> None:
         """Please plan."""
@@ -221,6 +229,17 @@ class Core:
         name = self.settings.names.of(topics.QUARANTINE)
         return [Quarantined.from_bytes(record.value) for record in await self._read("intake", name)]
 
+    async def set_back(self, offset: int) -> None:
+        """As an administrator does: the executors of this group go on there, once nobody is in it any more."""
+        group = access.group_of(self.settings.names, f"executor-{EXECUTOR}")
+        approved = self.settings.names.of(topics.APPROVED, EXECUTOR)
+        async with Cluster(self.master) as cluster, asyncio.timeout(SECONDS):
+            while True:
+                try:
+                    return await cluster.commit(group, approved, {self.partition: offset})
+                except GroupIsLiveError:
+                    await asyncio.sleep(0.2)
+
     async def _read(self, role: str, topic: str) -> list[Any]:
         settings = self.folder.settings(role)
         consumer = connection.reader(settings)
@@ -233,7 +252,7 @@ class Core:
 
 
 @contextlib.asynccontextmanager
-async def core_of(folder: Path, versions: Versions) -> AsyncIterator[Core]:
+async def core_of(folder: Path, master: Settings, versions: Versions) -> AsyncIterator[Core]:
     """The scripted core."""
     home = RealmFolder(folder)
     settings = home.settings("core")
@@ -248,7 +267,7 @@ async def core_of(folder: Path, versions: Versions) -> AsyncIterator[Core]:
         ears.assign(places)
         for place, end in (await ears.end_offsets(places)).items():
             ears.seek(place, end)
-        yield Core(home, settings, producer, ears, versions)
+        yield Core(home, settings, master, producer, ears, versions)
     finally:
         await ears.stop()
         await producer.stop()

@@ -4,7 +4,7 @@ import pytest
 
 from executors import outcomes
 from executors.contract import ActFailedError, ExecutorError, Finding, Observation, OutcomeUnknownError, StaleError
-from executors.lanes import Lane
+from executors.lanes import Lane, Mark
 from executors.outcomes import Ended
 from schemas.records import Change, Outcome, Receipt, Result
 from streams.errors import NumberGapError
@@ -101,27 +101,54 @@ def test_a_lane_commits_up_to_the_last_record_below_which_all_is_handled() -> No
     lane.finish(5)
     assert lane.committable is None
     lane.finish(4)
-    assert lane.committable == 6
-    lane.committed(6)
+    assert lane.committable == Mark(6)
+    lane.committed(Mark(6))
     assert lane.committable is None
     lane.finish(7)
-    assert lane.committable == 8
+    assert lane.committable == Mark(8)
 
 
 def test_what_stands_behind_a_hole_is_not_committed_before_it_is_counted() -> None:
     lane = Lane("topic", 0)
     lane.take(4)
-    lane.count(1)
+    lane.count(4, 1)
     lane.finish(4)
-    assert lane.committable == 5
+    assert lane.committable == Mark(5, 1)
     # 5 was never given; 6 is taken, and 7 put aside, before anybody looks at the number of 6.
     lane.take(6)
     lane.take(7)
     lane.finish(7)
-    assert lane.committable == 5
+    assert lane.committable == Mark(5, 1)
     with pytest.raises(NumberGapError):
-        lane.count(3)
-    assert lane.committable == 5
+        lane.count(6, 3)
+    assert lane.committable == Mark(5, 1)
+
+
+def test_with_the_offset_goes_the_number_that_was_counted_last_below_it() -> None:
+    lane = Lane("topic", 0, after=6)
+    for offset, number in ((10, 7), (11, None), (12, 8), (13, 9)):
+        lane.take(offset)
+        if number is not None:
+            lane.count(offset, number)
+    # 11 was put aside: nobody counts what the core did not sign.
+    for offset, mark in ((10, Mark(11, 7)), (11, Mark(12, 7)), (13, Mark(12, 7)), (12, Mark(14, 9))):
+        lane.finish(offset)
+        assert lane.committable == mark
+
+
+def test_who_goes_on_from_a_mark_sees_a_hole_right_behind_it() -> None:
+    mark = Mark.read(5, Mark(5, 0).metadata)
+    assert mark == Mark(5, 0)
+    lane = Lane("topic", 0, mark.number)
+    lane.take(5)
+    with pytest.raises(NumberGapError, match="topic/0: number 2 at offset 5 comes after number 0"):
+        lane.count(5, 2)
+
+
+@pytest.mark.parametrize("metadata", ["", "-1", "seven", "7 ", "\u0667", "\u00b2"])
+def test_of_a_mark_that_somebody_else_wrote_no_number_is_known(metadata: str) -> None:
+    assert Mark.read(5, metadata) == Mark(5)
+    assert Mark(5).metadata == ""
 
 
 def test_a_lane_takes_no_record_twice() -> None:
@@ -134,10 +161,12 @@ def test_a_lane_takes_no_record_twice() -> None:
 @pytest.mark.parametrize("number", [6, 7, 9])
 def test_a_number_that_is_not_the_next_is_a_gap(number: int) -> None:
     lane = Lane("topic", 0)
-    lane.count(6)
-    lane.count(7)
+    for offset in (1, 2, 3):
+        lane.take(offset)
+    lane.count(1, 6)
+    lane.count(2, 7)
     with pytest.raises(NumberGapError):
-        lane.count(number)
+        lane.count(3, number)
 
 
 def test_a_proof_is_a_success() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -302,16 +303,42 @@ async def test_a_running_act_may_end_when_the_process_is_told_to_stop(core: Core
         assert len(core.outcomes(life)) == 1
 
 
-async def test_a_missing_number_stops_the_process(core: Core) -> None:
+async def test_a_missing_number_stops_the_process(own_core: Core) -> None:
+    core = own_core
     life = core.life()
     async with running(core) as process:
         await core.approve(life)
-        name = core.settings.names.of(topics.APPROVED, "lamp")
-        core.numbers[name] += 1
+        core.lose_a_word()
         await core.grant(life, await core.hears_claim(life))
         with pytest.raises(NumberGapError):
             await asyncio.wait_for(process.task, SECONDS)
         assert process.lamp.acts == []
+
+
+async def test_a_number_missing_where_a_new_process_goes_on_stops_it_until_an_administrator_says_where_to(
+    own_core: Core,
+) -> None:
+    core = own_core
+    life, other = core.life(), core.life()
+    async with running(core) as process:
+        await core.grant(life, await core.approve(life))
+        await core.hears(Outcome, life)
+        # Whatever is handled is committed when it ends, and nothing waits.
+        await process.ends()
+    core.lose_a_word()
+    await core.say_approved(other)
+    for _ in range(2):
+        async with running(core) as process:
+            with pytest.raises(NumberGapError, match=r"number 3 at offset \d+ comes after number 1") as caught:
+                await asyncio.wait_for(process.task, SECONDS)
+            assert process.lamp.acts == []
+    found = re.search(r"at offset (\d+)", str(caught.value))
+    assert found is not None
+    await core.set_back(int(found[1]))
+    async with running(core) as process:
+        await core.grant(other, await core.hears_claim(other))
+        assert (await core.hears(Outcome, other)).result is Result.SUCCEEDED
+        assert len(process.lamp.acts) == 1
 
 
 async def test_an_executor_whose_key_nobody_listed_waits_and_says_so(core: Core, tmp_path: Path) -> None:

@@ -712,4 +712,22 @@ MUTANTS = (
         (Edit(PARTITION, "            self._numbers = dict(progress.numbers)\n", ""),),
         themes=(1,),
     ),
+    Mutant(
+        "an executor goes on behind a hole: the number is not kept beside the offset",
+        11,
+        (
+            Edit(
+                "executors.lanes",
+                "            self._mark = Mark(first + 1, self._below)\n",
+                "            self._mark = Mark(first + 1)\n",
+            ),
+        ),
+        tests=("tests/executors/test_outcomes.py",),
+    ),
+    Mutant(
+        "an executor goes on behind a hole: it does not begin with the number that was kept",
+        11,
+        (Edit("executors.lanes", "        self._number = after\n", "        self._number = None\n"),),
+        tests=("tests/executors/test_outcomes.py",),
+    ),
 )

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaTimeoutError, ProducerFenced
+from aiokafka.structs import OffsetAndMetadata
 
 from tests.simulation.clockwork import Host, Loop, here
 
@@ -162,7 +163,7 @@ class Group:
     members: "dict[str, Consumer]" = field(default_factory=dict)
     owners: dict[int, str] = field(default_factory=dict)
     generation: int = 0
-    committed: dict[TopicPartition, int] = field(default_factory=dict)
+    committed: dict[TopicPartition, OffsetAndMetadata] = field(default_factory=dict)
     #: The same without going back, as a late commit of who owned it before may.
     furthest: dict[TopicPartition, int] = field(default_factory=dict)
 
@@ -396,18 +397,25 @@ class Consumer:
     def assignment(self) -> set[TopicPartition]:
         return set(self._assigned)
 
-    async def committed(self, place: TopicPartition) -> int | None:
-        self.host.require_alive()
-        return self.group.committed.get(place)
+    @property
+    def _coordinator(self) -> "Consumer":
+        """Who is asked for the offsets of the group: the same."""
+        return self
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def fetch_committed_offsets(
+        self, places: Iterable[TopicPartition]
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        self.host.require_alive()
+        return {place: found for place in places if (found := self.group.committed.get(place)) is not None}
+
+    async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
         generation = self._generation
         await self.kafka.latency()
         self.host.require_alive()
         if generation != self.group.generation:
             raise CommitFailedError
-        self.group.committed.update(offsets)
-        for place, offset in offsets.items():
+        for place, (offset, metadata) in offsets.items():
+            self.group.committed[place] = OffsetAndMetadata(offset, metadata)
             self.group.furthest[place] = max(offset, self.group.furthest.get(place, 0))
 
 

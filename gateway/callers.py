@@ -2,7 +2,8 @@
 
 An agent that holds a key proves who it is with a token that it signed itself (a JWT, RFC 7519, EdDSA), short-lived and
 for this realm's gateway alone. Such a token only reads and checks: what such an agent *says* it signs itself, so a
-stolen token says nothing (docs/gateway.md).
+stolen token says nothing (docs/gateway.md). An agent without a key comes with a token that its OAuth client got for
+itself.
 """
 
 import base64
@@ -15,7 +16,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from schemas.records import AccountRef, Subject
-from schemas.snapshots import Directory, Key
+from schemas.snapshots import Agent, Directory, Key, Person
 from schemas.world import World
 
 ALGORITHM: Final = "EdDSA"
@@ -45,6 +46,8 @@ class Caller:
     until: int
     #: The key of an agent that signs for itself: its word is a sealed record, never a form.
     keyid: str | None = None
+    #: By which login it came otherwise.
+    account: AccountRef | None = None
 
 
 def audience_of(realm: str) -> str:
@@ -130,21 +133,31 @@ def _require_agent(name: str, directory: Directory | None) -> None:
 
 
 def by_account(account: AccountRef, directory: Directory | None, until: int, *, is_human: bool) -> Caller:
-    """The person who has this account. UnknownCallerError when nobody active has."""
+    """The person, or the agent without a key, who has this account. UnknownCallerError when nobody active has.
+
+    Of a person, a human must have logged in for it; of an agent, nobody may: its client got the token for itself.
+    """
     if directory is None:
         raise UnknownCallerError("there is no directory yet: nobody is known")
-    if not is_human:
+    holder = _holder(account, directory)
+    if holder is None:
+        whose = "person" if is_human else "agent"
         raise UnknownCallerError(
-            "a client's own token is nobody's login: an agent comes with its key, a person logs in"
+            f"no {whose} of the directory has this account; an administrator can add it (`keyturn directory apply`)"
         )
-    for person in directory.persons:
-        if account in person.accounts:
-            if not person.is_active:
-                raise UnknownCallerError(f"{person.id} is not active in the directory")
-            return Caller(Subject(type="person", id=person.id), until)
-    raise UnknownCallerError(
-        "no person of the directory has this account; an administrator can add it (`keyturn directory apply`)"
-    )
+    if isinstance(holder, Agent) and is_human:
+        raise UnknownCallerError(f"somebody logged in by the account of the agent {holder.id}: people have their own")
+    if isinstance(holder, Person) and not is_human:
+        raise UnknownCallerError("a client's own token is nobody's login: a person logs in")
+    if not holder.is_active:
+        raise UnknownCallerError(f"{holder.id} is not active in the directory")
+    subject = Subject(type="person" if is_human else "agent", id=holder.id)
+    return Caller(subject, until, account=account)
+
+
+def _holder(account: AccountRef, directory: Directory) -> Person | Agent | None:
+    person = next((each for each in directory.persons if account in each.accounts), None)
+    return person or next((each for each in directory.agents if account in each.accounts), None)
 
 
 def is_still(caller: Caller, world: World, now: int) -> bool:
@@ -152,9 +165,9 @@ def is_still(caller: Caller, world: World, now: int) -> bool:
     directory = world.directory
     if directory is None or now >= caller.until:
         return False
-    if caller.subject.type == "person":
-        return any(person.id == caller.subject.id and person.is_active for person in directory.persons)
+    if caller.account is not None:
+        holder = _holder(caller.account, directory)
+        return holder is not None and holder.id == caller.subject.id and holder.is_active
     key = world.authority.key(caller.keyid) if caller.keyid is not None else None
-    is_retired = caller.keyid is not None and (key is None or (key.valid_until is not None and now >= key.valid_until))
-    is_active = any(agent.id == caller.subject.id and agent.is_active for agent in directory.agents)
-    return is_active and not is_retired
+    is_retired = key is None or (key.valid_until is not None and now >= key.valid_until)
+    return caller.subject.id in directory.active_agents and not is_retired

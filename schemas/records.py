@@ -389,7 +389,7 @@ class Channel(StrEnum):
 
 
 class AccountRef(Part):
-    """One login of a person: (provider, subject). The provider is an OIDC issuer, a Slack team, an Entra tenant."""
+    """One login: (provider, subject). The provider is an OIDC issuer, a Slack team, an Entra tenant."""
 
     provider: Identifier
     subject: Identifier

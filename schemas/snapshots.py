@@ -78,6 +78,9 @@ class Agent(Part):
     users: Annotated[tuple[Name, ...], Field(max_length=1024)] = ()
     #: Holders of the gateways' keys that may sign in its name; no gateway may when it is empty.
     gateways: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    #: How a gateway recognises it when it has no key: the OAuth clients that are this agent (RFC 9068: the issuer, and
+    #: the `sub` of a token that the client got for itself). Never a person's.
+    accounts: Annotated[tuple[AccountRef, ...], Field(max_length=32)] = ()
     #: How many of its intents may wait at once.
     max_open: Annotated[int, Field(ge=1, le=10_000)] = 20
     #: How many of its intents may be admitted within a minute; no bound but `max_open` when absent.
@@ -135,7 +138,9 @@ class Directory(Snapshot):
     def _names_are_unique_and_known(self) -> Self:
         persons = [person.id for person in self.persons]
         agents = [agent.id for agent in self.agents]
+        # Law 2: one login is one person's or one agent's, or an agent could decide as the person.
         accounts = [account for person in self.persons for account in person.accounts]
+        accounts += [account for agent in self.agents for account in agent.accounts]
         for what, names in (
             # An intent id starts with its requester: an agent named like a person could squat on that person's ids.
             ("person or agent", persons + agents),

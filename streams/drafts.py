@@ -232,10 +232,19 @@ def gaps(known: Directory) -> tuple[str, ...]:
         if person.is_active and not any(account.provider in met for account in person.accounts)
     ]
     holders = {key.holder for key in now_valid if key.role == "agent"}
+    keyless = [agent for agent in known.agents if agent.is_active and agent.id not in holders]
     found += [
         f"agents: {agent.id} has neither a key of its own nor `gateways`: it cannot ask"
-        for agent in known.agents
-        if agent.is_active and agent.id not in holders and not agent.gateways
+        for agent in keyless
+        if not agent.gateways
+    ]
+    shown = {key.holder: set(key.providers) for key in doors if key.role == "gateway"}
+    found += [
+        f"agents: {agent.id} has no key, and no `accounts` of a provider that one of its `gateways` vouches for: the "
+        "gateway that is shipped cannot recognise it"
+        for agent in keyless
+        if agent.gateways
+        and not any(account.provider in shown.get(door, ()) for door in agent.gateways for account in agent.accounts)
     ]
     if not any(group.id == "operators" and (group.members or group.is_synced) for group in known.groups):
         found.append("groups: `operators` has no members: nobody can resolve an `unknown` of an automatic act")
@@ -329,6 +338,9 @@ def first_directory(
     for agent in agents:
         lines += [f"  - id: {agent}", f"    owners: [{', '.join(owners)}]", "    users: []"]
         lines += ["    gateways: []                      # gateways that may sign for it; its own key needs none"]
+        lines += [
+            "    accounts: []                      # OAuth clients that are this agent, if it has no key of its own"
+        ]
         lines += ["    max_open: 20                      # how many of its intents may wait at once"]
         lines += ["    max_per_minute: 60                # how many are admitted within a minute"]
         lines += ["    cool_down: 3600                   # seconds until what people denied may be asked again"]

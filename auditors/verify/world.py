@@ -108,10 +108,16 @@ class Directory:
                 _once(accounts, login, "account")
                 accounts[login] = name
         agents: dict[str, Agent] = {}
+        clients: dict[tuple[str, str], str] = {}
         for each in parts(members, "agents"):
             name = text(each, "id", NAME)
             # An agent named like a person could take that person's intent ids.
             _once({**agents, **dict.fromkeys(persons)} if name in persons else agents, name, "agent")
+            for account in parts(each, "accounts"):
+                login = (text(account, "provider"), text(account, "subject"))
+                _once(accounts, login, "account")
+                _once(clients, login, "account")
+                clients[login] = name
             agents[name] = Agent(
                 frozenset(texts(each, "owners")),
                 frozenset(texts(each, "users")),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from schemas import examples
 from schemas.canonical import Json
+from schemas.records import AccountRef
 from schemas.snapshots import Directory, Group, Roster
 from streams import drafts
 from streams.drafts import DraftError
@@ -89,6 +90,13 @@ def test_what_a_directory_leaves_empty_is_told_with_the_field_to_fill(tmp_path: 
         assert words in found
     assert "bot has neither a key of its own nor `gateways`" in found
     assert "`operators` has no members" in found
+    known = a_first_draft(tmp_path, ("https://login.example.com",))
+    bot = known.agents[0].model_copy(update={"gateways": ("gateway",)})
+    asking = known.model_copy(update={"agents": (bot,)})
+    assert "bot has no key, and no `accounts` of a provider" in "\n".join(drafts.gaps(asking))
+    client = AccountRef(provider="https://login.example.com", subject="bot-client")
+    asking = known.model_copy(update={"agents": (bot.model_copy(update={"accounts": (client,)}),)})
+    assert "bot" not in "\n".join(drafts.gaps(asking))
     ada = examples.DIRECTORY.persons[0].model_copy(update={"accounts": examples.DIRECTORY.persons[1].accounts})
     known = examples.DIRECTORY
     whole = known.model_copy(update={"persons": (ada,), "groups": (Group(id="operators", members=("ada",)),)})

@@ -146,7 +146,10 @@ class Troupe:
     def strike(self, victim: str, number: signal.Signals, seconds: float) -> None:
         """A signal to a process by name; who is stopped goes on after so many seconds."""
         child = (self._children | self.kafka.children)[victim]
-        if child.pid is not None:
+        if child.pid is None:
+            return
+        # Who died a moment ago is struck already.
+        with contextlib.suppress(ProcessLookupError):
             os.kill(child.pid, number)
             if number is signal.SIGSTOP:
                 self._resume_later(child, child.pid, seconds)

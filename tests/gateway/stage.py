@@ -56,12 +56,21 @@ BODY: dict[str, Any] = {
 
 
 def world_with(issuer: str) -> World:
-    """The builders' world, where everybody has an account at this issuer; `bot` has a colleague, `twin`."""
+    """The builders' world, where everybody has an account at this issuer.
+
+    `bot` has a colleague, `twin`. `courier` and `mule` have no keys; `mule` lets no gateway sign for it.
+    """
     persons = tuple(
         each.model_copy(update={"accounts": (AccountRef(provider=issuer, subject=f"sub-{each.id}"),)})
         for each in builders.PERSONS
     )
-    agents = (*builders.AGENTS, Agent(id="twin", owners=("ada",), gateways=("gateway",)))
+    agents = (
+        *builders.AGENTS,
+        Agent(id="twin", owners=("ada",), gateways=("gateway",)),
+        keyless("courier", issuer, gateways=("gateway",)),
+        keyless("mule", issuer),
+        keyless("retired", issuer, gateways=("gateway",), is_active=False),
+    )
     # Everybody's logins are this issuer's: what vouches for logins vouches for these.
     keys = tuple(
         key.model_copy(update={"providers": (issuer,)}) if key.providers == (builders.IDP,) else key
@@ -69,6 +78,11 @@ def world_with(issuer: str) -> World:
     )
     keys = (*keys, builders.key("twin", "agent", "twin"))
     return builders.changed(builders.a_world(), Directory, persons=persons, agents=agents, keys=keys)
+
+
+def keyless(name: str, issuer: str, **more: Any) -> Agent:
+    """An agent that is known by its OAuth client."""
+    return Agent(id=name, owners=("ada",), accounts=(AccountRef(provider=issuer, subject=f"client-{name}"),), **more)
 
 
 def named(world: World, name: str) -> Person:
@@ -223,6 +237,12 @@ class Door:
 
     def as_(self, person: str, **more: Any) -> dict[str, str]:
         token = self.issuer.token_for(person, **({"audience": AUDIENCE} | more))
+        return {"Authorization": f"Bearer {token}"}
+
+    def client(self, agent: str, **claims: Any) -> dict[str, str]:
+        """The token that an agent's OAuth client got for itself (RFC 9068, 2.2)."""
+        usual = {"sub": f"client-{agent}", "client_id": f"client-{agent}", "aud": AUDIENCE}
+        token = self.issuer.sign(usual | claims, ("intents:read", "intents:write"), None)
         return {"Authorization": f"Bearer {token}"}
 
     def own(

@@ -40,6 +40,14 @@ def manifests(**changes: object) -> dict[str, Any]:
         (Directory, {"rotas": ["a", "a"]}, "rota listed twice"),
         (Directory, {"keys": [KEY, KEY]}, "key listed twice"),
         (Directory, {"persons": [person | {"accounts": [ACCOUNT]} for person in PERSONS]}, "account listed twice"),
+        (
+            Directory,
+            {
+                "persons": [PERSONS[0] | {"accounts": [ACCOUNT]}],
+                "agents": [{"id": "bot", "owners": [PERSONS[0]["id"]], "accounts": [ACCOUNT]}],
+            },
+            "account listed twice",
+        ),
         (Directory, {"agents": [{"id": "bot", "owners": ["eve"]}]}, "not a person of this directory: eve"),
         (Directory, {"agents": [{"id": "bot", "owners": []}]}, "owners"),
         (Directory, {"groups": [{"id": "sre", "members": ["eve"]}]}, "eve"),

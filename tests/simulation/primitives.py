@@ -68,7 +68,8 @@ def install(*, is_swift: bool = True) -> None:
         envelope.unseal, lambda headers, value, types: (tuple(headers), value, tuple(types))
     )
     World.with_snapshot = _remembering(  # type: ignore[method-assign]
-        World.with_snapshot, lambda world, statement, log_time: (_name_of(world), statement.value, statement.sig)
+        World.with_snapshot,
+        lambda world, statement, log_time: (_name_of(world), statement.value, statement.sig, log_time),
     )
 
 
@@ -104,10 +105,10 @@ def _is_ed25519(keyid: str, message: bytes, sig: str) -> bool:
 
 
 def _name_of(world: World) -> Any:
-    """Two worlds of one name are equal: each digest binds its predecessors."""
-    versions = world.versions
-    deferred = tuple(statement.sig for statement, _ in world.deferred)
-    return world.realm, world.roots, world.digests, versions.directory, versions.roster, deferred
+    """Two worlds of one name are equal: each digest binds its predecessors, though not when they came."""
+    deferred = tuple((statement.sig, log_time) for statement, log_time in world.deferred)
+    since, rosters = world.directories_since, len(world.rosters)
+    return world.realm, world.roots, world.digests, since, rosters, deferred, world.restored_to
 
 
 def _encoding(pure: Callable[..., bytes]) -> Callable[..., bytes]:

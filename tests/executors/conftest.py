@@ -1,4 +1,4 @@
-"""One Kafka, one realm with one executor, for all tests of this folder."""
+"""One realm with one executor for all tests of this folder, and new ones for those after which nobody can go on."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -9,20 +9,12 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from sandbox.kafka import EmbeddedKafka
 from sandbox.kafka_address import KafkaAddress
 from streams import documents
 from streams.administration import Admin, provision, settings_of
 from streams.realm import Realm, RealmFolder, lay_out
 from tests.executors.builders import DIRECTORY, ISSUER
 from tests.executors.stage import PARTITIONS, Core, core_of, now
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KafkaAddress]:
-    """A Kafka of this folder's own."""
-    async with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as address:
-        yield address
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -35,12 +27,14 @@ async def core(kafka: KafkaAddress, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest_asyncio.fixture
 async def own_core(kafka: KafkaAddress, tmp_path: Path) -> AsyncIterator[Core]:
     """The same, for a story after which nobody can go on there."""
-    async with _provisioned(kafka, tmp_path, f"{secrets.token_hex(4)}.") as made:
+    async with _provisioned(kafka, tmp_path) as made:
         yield made
 
 
 @asynccontextmanager
-async def _provisioned(kafka: KafkaAddress, folder: Path, prefix: str = "keyturn.") -> AsyncIterator[Core]:
+async def _provisioned(kafka: KafkaAddress, folder: Path) -> AsyncIterator[Core]:
+    # Realms of one name side by side on one Kafka.
+    prefix = f"{secrets.token_hex(4)}."
     realm = Realm(
         realm="test",
         kafka=kafka.bootstrap,
@@ -52,7 +46,7 @@ async def _provisioned(kafka: KafkaAddress, folder: Path, prefix: str = "keyturn
         notifiers=("api",),
         agents=("bot",),
         prefix=prefix,
-        user_prefix="" if prefix == "keyturn." else prefix,
+        user_prefix=prefix,
     )
     lay_out(folder, realm, ["ada"], secrets.token_bytes, [ISSUER])
     master = Admin(kafka.admin.username, kafka.admin.password)

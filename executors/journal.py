@@ -143,7 +143,8 @@ class Ledger:
         """
         # Forgotten or never heard of: nothing that old may be acted upon (law 4).
         if self._is_too_old(ids.split(intent)[1]):
-            return "its id is older than the ledger remembers"
+            newest = f"the journal's newest entry is of {self._now} ms"
+            return f"its id is older than the ledger remembers; {newest}: if that is not now, compare the clocks"
         if intent in self._barred:
             return "the journal holds an entry about this intent that cannot be trusted"
         for use in self._uses.get(intent, {}).values():

@@ -54,14 +54,15 @@ exhaust: $(READY) ## every order of every event in small worlds, through the shi
 mutants: $(READY) ## every guard and law broken once: something must notice (ten minutes or more)
 	@$(BIN)/python -m tests.laws
 
-coverage: $(READY) ## branches of the pure modules that no cheap test takes
-	@$(BIN)/python -m pytest -q tests/broker tests/schemas tests/executors/test_checking.py tests/executors/test_outcomes.py \
-		tests/executors/test_ledger.py tests/executors_iam/test_documents.py tests/notifiers/test_card.py \
-		tests/notifiers/test_visible.py tests/notifiers/test_identity.py \
-		--cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=95 --cov=schemas \
-		--cov=broker.lifecycle --cov=broker.core.order --cov=broker.core.rows --cov=broker.core.trail --cov=broker.core.deciding \
-		--cov=broker.intake.answering --cov=executors.checking --cov=executors.outcomes --cov=executors.lanes \
-		--cov=executors.iam.patterns --cov=notifiers.card --cov=notifiers.visible
+PURE := schemas/*,broker/lifecycle.py,broker/core/order.py,broker/core/rows.py,broker/core/trail.py,broker/core/deciding.py,$\
+	broker/intake/answering.py,executors/checking.py,executors/outcomes.py,executors/lanes.py,executors/iam/patterns.py,$\
+	notifiers/card.py,notifiers/visible.py
+coverage: $(READY) ## every branch of the pure modules is taken by a cheap test or by a simulated history
+	@$(BIN)/coverage run --include='$(PURE)' -m pytest -q tests/broker tests/schemas tests/golden tests/executors/test_checking.py \
+		tests/executors/test_outcomes.py tests/executors/test_ledger.py tests/executors_iam/test_documents.py \
+		tests/notifiers/test_card.py tests/notifiers/test_visible.py tests/notifiers/test_identity.py
+	@$(BIN)/coverage run --append --include='$(PURE)' -m tests.simulation --histories 140 --jobs 1
+	@$(BIN)/coverage report --show-missing --skip-covered --fail-under=100
 
 check: $(READY) ## ruff, mypy, pyright, import contracts, generated files
 	@$(BIN)/ruff check --quiet . && echo "ruff: clean"

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
-from typing import Final
+from typing import Final, TypeAlias
 
 from schemas import ids
 from schemas.authority import Authority
@@ -24,7 +24,8 @@ RULES: Final = "rules-2"
 
 DEFERRED_AT_MOST: Final = 64
 
-SNAPSHOTS: Final[tuple[type[Snapshot], ...]] = (Directory, Roster, Policies, Manifests)
+LiveDocument: TypeAlias = Directory | Roster | Policies | Manifests
+SNAPSHOTS: Final[tuple[type[LiveDocument], ...]] = (Directory, Roster, Policies, Manifests)
 
 
 class SnapshotError(ValueError):
@@ -137,10 +138,8 @@ class World:
                 return replace(self, rosters=(*self.rosters, snapshot), digests=digests)
             case Policies():
                 return replace(self, policies=snapshot, digests=digests)
-            case Manifests():
-                return replace(self, manifests=snapshot, digests=digests)
             case _:
-                raise SnapshotError(Refusal.MALFORMED, f"{statement.type} is not a live document")
+                return replace(self, manifests=snapshot, digests=digests)
 
     def _settled(self) -> "World":
         """With every deferred roster that can come into force now; the same whatever came first."""
@@ -173,7 +172,7 @@ class World:
         }
         return by_kind[kind]
 
-    def _read(self, statement: Statement) -> Snapshot:
+    def _read(self, statement: Statement) -> LiveDocument:
         for kind in SNAPSHOTS:
             if statement.type == kind.TYPE:
                 try:

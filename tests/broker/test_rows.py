@@ -326,6 +326,18 @@ def test_from_the_digest_alone_the_same_body_is_a_duplicate_and_another_a_confli
     assert told.row.pinned
 
 
+def test_of_an_intent_that_nobody_can_read_the_digest_still_pins_the_id() -> None:
+    row = refused_at_the_door().here
+    assert row.classified is not None
+    classified = row.classified.body
+    broken = {**classified, "intent": {**classified["intent"], "body": {"id": row.intent_id}}}
+    unread = row.model_copy(update={"classified": row.classified.model_copy(update={"body": broken})})
+    small = lifecycle.kept(unread)
+    assert small.pinned is not None
+    assert (small.pinned.action, small.classified) == (None, None)
+    assert lifecycle.kept(row).pinned != small.pinned
+
+
 def test_what_waited_is_remembered_whole() -> None:
     for phase in Phase:
         row = in_phase(phase).here

@@ -1,6 +1,6 @@
 """The executor's own view of a grant: one thing wrong, and nobody acts."""
 
-from typing import Any
+from typing import Any, Never
 
 import pytest
 from hypothesis import given
@@ -501,6 +501,16 @@ def test_what_is_not_a_grant_is_refused_and_never_raises() -> None:
     assert why(judged(state(LIFE.plan, signer("lamp"), REALM))) is Check.MALFORMED
     broken = state(LIFE.grant(GRACE), signer("core"), REALM)
     assert why(judged(broken.model_copy(update={"body": {}}))) is Check.SIGNATURE
+
+
+def test_a_fault_in_checking_itself_is_never_a_yes() -> None:
+    class Broken:
+        @property
+        def authority(self) -> Never:
+            raise ZeroDivisionError("division by zero")
+
+    seen: Any = Broken()
+    assert judged(LIFE.grant(GRACE), seen=seen) == Refused(Check.INTERNAL, "ZeroDivisionError: division by zero")
 
 
 def test_an_instance_is_one_life_of_one_process() -> None:

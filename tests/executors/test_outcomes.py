@@ -151,6 +151,12 @@ def test_of_a_mark_that_somebody_else_wrote_no_number_is_known(metadata: str) ->
     assert Mark(5).metadata == ""
 
 
+def test_what_a_lane_never_took_cannot_be_finished() -> None:
+    lane = Lane("topic", 0)
+    lane.finish(3)
+    assert lane.committable is None
+
+
 def test_a_lane_takes_no_record_twice() -> None:
     lane = Lane("topic", 0)
     assert lane.take(4)

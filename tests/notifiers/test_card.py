@@ -25,6 +25,7 @@ from schemas.records import (
     Outcome,
     PendingApproval,
     Phase,
+    Pinned,
     Plan,
     Receipt,
     Requirement,
@@ -318,6 +319,20 @@ def test_a_row_without_an_intent_still_has_a_card() -> None:
     shown = card.card(row, WORLD, stage.T0)
     assert not shown.offers_approve
     assert "not here" in shown.headline
+
+
+def test_what_was_refused_at_the_door_says_that_the_trail_alone_has_it() -> None:
+    row = PendingApproval(
+        intent_id=stage.intent_id(),
+        phase=Phase.REFUSED,
+        pinned=Pinned(digest="0" * 64, source=stage.pending().changed, action="s3.export"),
+        asked_at=stage.T0,
+        changed=stage.pending().changed,
+        changed_at=stage.T0,
+    )
+    shown = card.card(row, WORLD, stage.T0)
+    assert not shown.offers_approve
+    assert "s3.export never waited" in shown.headline
 
 
 def test_policy_that_gives_no_reason_is_shown_without_one() -> None:

@@ -120,6 +120,14 @@ def test_a_roster_of_a_sync_that_was_retired_never_counts() -> None:
     assert world.with_snapshot(signed(Roster(version=1), "roster"), NOW - 1).versions.roster == 1
 
 
+def test_of_two_first_rosters_that_wait_for_their_key_one_comes_into_force_and_the_other_never() -> None:
+    other = Roster(version=1, groups=(Group(id="sre"),))
+    world = EMPTY.with_snapshot(signed(ROSTER, "roster"), NOW).with_snapshot(signed(other, "roster"), NOW)
+    assert len(world.deferred) == 2
+    world = world.with_snapshot(signed(directory(1, None, key("roster"))), NOW)
+    assert (world.rosters, world.deferred) == ((ROSTER,), ())
+
+
 ROSTER = Roster(version=1)
 NEXT = Roster(version=2, previous=ROSTER.digest)
 WITH_SYNC = directory(1, None, key("roster"))

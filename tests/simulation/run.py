@@ -89,8 +89,12 @@ def _begin(is_swift: bool) -> None:
 
 
 def on_all_cores(first: int, histories: int, *, jobs: int, is_swift: bool = True) -> Iterator[Tally]:
-    """Tallies as they come."""
+    """Tallies as they come; of one job, from this very process."""
     chunks = [range(at, min(at + CHUNK, first + histories)) for at in range(first, first + histories, CHUNK)]
+    if jobs == 1:
+        _begin(is_swift)
+        yield from map(tell_many, chunks)
+        return
     with get_context("spawn").Pool(jobs, _begin, (is_swift,), maxtasksperchild=200) as pool:
         yield from pool.imap_unordered(tell_many, chunks)
 
@@ -100,7 +104,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__.splitlines()[0])
     parser.add_argument("--histories", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0, help="the first one")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes; 1: this one")
     parser.add_argument("--tell", type=int, metavar="SEED", help="this history alone, as a story")
     parser.add_argument("--ed25519", action="store_true", help="real signatures instead of swift ones")
     parser.add_argument("--counts", action="store_true", help="print everything that was counted")

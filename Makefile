@@ -48,7 +48,7 @@ simulate: $(READY) ## HISTORIES=n SEED=s seeded histories of the shipped core an
 three-nodes: $(READY) ## three Kafka nodes under load: kill a leader, a group's and a transaction's coordinator
 	@$(BIN)/python -m tests.campaign.three_nodes
 
-exhaust: $(READY) ## every order of every event in small worlds, through the shipped decide (a few minutes)
+exhaust: $(READY) ## every order of every event in small worlds, through the shipped decide (a quarter of an hour)
 	@$(BIN)/python -m tests.simulation.exhaust
 
 mutants: $(READY) ## every guard and law broken once: something must notice (ten minutes or more)

@@ -139,7 +139,8 @@ async def require_partitions(client: AIOKafkaConsumer, topics: Iterable[str]) ->
 
 async def committed(client: AIOKafkaConsumer, place: TopicPartition) -> tuple[int, str] | None:
     """The offset that the client's group committed last, and the metadata beside it; None when there is none."""
-    coordinator = client._coordinator  # noqa: SLF001 - `committed` of the consumer asks the same, and forgets the metadata
+    # `committed` of the consumer asks the same, and forgets the metadata.
+    coordinator: Any = client._coordinator  # noqa: SLF001
     found = (await coordinator.fetch_committed_offsets([place])).get(place)
     return (found.offset, found.metadata) if found is not None and found.offset >= 0 else None
 

@@ -34,7 +34,7 @@ LONG = ("flow", "campaign", "core", "hostility", "broker")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first: with two workers the end is early then. A file stays with one worker."""
+    """What takes longest begins first: with several workers the end is early then. A file stays with one worker."""
     rank = {room: number for number, room in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(_room(item), len(LONG)))
 

@@ -31,7 +31,7 @@ demo-live: $(READY) ## the same, and leave it running to play with
 
 test: $(READY) ## every test, on a real Kafka and a real S3 API
 	@$(BIN)/python -m sandbox.jars
-	@$(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 campaign: $(READY) ## RUNS=n SEED=s runs: kill every role and Kafka at every named point and at random (docs/survival.md)
 	@$(BIN)/python -m tests.campaign --runs $(or $(RUNS),200) --seed $(or $(SEED),0) $(if $(MINUTES),--minutes $(MINUTES))

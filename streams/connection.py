@@ -142,7 +142,7 @@ async def committed(client: AIOKafkaConsumer, place: TopicPartition) -> tuple[in
     # `committed` of the consumer asks the same, and forgets the metadata.
     coordinator: Any = client._coordinator  # noqa: SLF001
     found = (await coordinator.fetch_committed_offsets([place])).get(place)
-    return (found.offset, found.metadata) if found is not None and found.offset >= 0 else None
+    return (found.offset, found.metadata or "") if found is not None and found.offset >= 0 else None
 
 
 def places(topic: str, partitions: int) -> list[TopicPartition]:

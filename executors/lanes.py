@@ -72,7 +72,8 @@ class Lane:
         if self._number is not None and number != self._number + 1:
             raise NumberGapError(
                 f"{self.topic}/{self.partition}: number {number} at offset {offset} comes after number {self._number}: "
-                'words of the core are missing there (docs/operations.md, "An executor stopped by name")'
+                "words of the core are missing in between, or were put aside (docs/operations.md, "
+                '"An executor stopped by name")'
             )
         self._number = self._taken[offset].number = number
 

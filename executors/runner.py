@@ -33,6 +33,7 @@ from schemas.records import ApprovalEnded, ApprovedIntent, ClaimRefused, Grant, 
 from schemas.signing import Signer
 from schemas.snapshots import Manifest
 from streams import crashpoints
+from streams.errors import NumberGapError
 from streams.health import Health
 from streams.producing import Speaker
 from streams.settings import Settings
@@ -76,6 +77,10 @@ class _Tasks:
     def require_alive(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+    def forgive(self) -> None:
+        """What failed is known; from here on the next failure counts."""
+        self._failure = None
 
     def cancel(self, partition: int) -> None:
         for task, of in self._tasks.items():
@@ -161,6 +166,11 @@ class Runner:
                     while not stop.is_set():
                         await self._turn(health)
                     await self._end_in_order(health)
+                except NumberGapError:
+                    # Law 11: people must look. Nothing new begins; what runs is whole, and may end.
+                    self._tasks.forgive()
+                    await self._end_in_order(health)
+                    raise
                 finally:
                     tidying.cancel()
                     await self._tasks.cancel_all()

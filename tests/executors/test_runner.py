@@ -315,6 +315,29 @@ async def test_a_missing_number_stops_the_process(own_core: Core) -> None:
         assert process.lamp.acts == []
 
 
+async def test_what_runs_when_a_number_is_missing_may_end_and_nothing_new_begins(own_core: Core) -> None:
+    core, may_end = own_core, asyncio.Event()
+
+    async def slow(act: Act) -> Receipt:
+        await act.journal.started(1, "switch it")
+        await may_end.wait()
+        return Receipt(summary="on")
+
+    life, late = core.life(), core.life()
+    async with running(core, Lamp(slow)) as process:
+        await core.grant(life, await core.approve(life))
+        await asyncio.wait_for(process.lamp.acting.wait(), SECONDS)
+        core.lose_a_word()
+        await core.say_approved(late)
+        await process.stopping()
+        assert not process.task.done()
+        may_end.set()
+        assert (await core.hears(Outcome, life)).result is Result.SUCCEEDED
+        with pytest.raises(NumberGapError):
+            await asyncio.wait_for(process.task, SECONDS)
+        assert len(process.lamp.acts) == 1
+
+
 async def test_a_number_missing_where_a_new_process_goes_on_stops_it_until_an_administrator_says_where_to(
     own_core: Core,
 ) -> None:

@@ -27,12 +27,9 @@ INPUTS = (*WORLD, "classified", "decisions", "reports")
 BEFORE_CLAIM = (*WORLD, "classified", "decisions")
 BEFORE_TICK = INPUTS
 ASSURANCE = ("channel", "identity", "person")
-SPOKEN = {
-    "planning.s3": {"plan-request"},
-    "approved.s3": {"approved-intent", "grant", "claim-refused", "approval-ended", "outcome-unknown"},
-    "status": {"intent-status"},
-}
-"""Where the core speaks to others, and what it says there: a forger with its key says other things, too."""
+SPOKEN = ("planning.s3", "approved.s3", "status")
+FORGED = {"keyturn.decision.v1", "keyturn.resolution.v1"}
+"""What a forger says with the core's key: never the core's word, wherever it lies."""
 
 Verifies = Callable[[str, str, bytes, str], bool]
 """Whether this signature of this key fits these bytes: (keyid, type, value, sig)."""
@@ -142,9 +139,7 @@ class Judge:
         """What the core itself said there."""
         core = self._keys("core")
         for word in self.words[topic]:
-            if word is None or word.keyid not in core or not self._fits(word):
-                continue
-            if topic not in SPOKEN or word.type.split(".")[1] in SPOKEN[topic]:
+            if word is not None and word.keyid in core and word.type not in FORGED and self._fits(word):
                 yield word
 
     def _keys(self, role: str) -> set[str]:

@@ -368,7 +368,7 @@ class Gateway:
             login = await self._login(token)
             if scope not in login.scopes:
                 raise _out_of_scope(scope)
-            return callers.by_account(login.account, world.directory, 1000 * login.expires_at, is_human=login.is_human)
+            return callers.by_account(login, world.directory)
         except (CallerRefusedError, TokenRefusedError) as exc:
             raise _unauthenticated(str(exc), ', error="invalid_token"') from exc
         except UnknownCallerError as exc:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from schemas.records import AccountRef, Subject
 from schemas.snapshots import Agent, Directory, Key, Person
 from schemas.world import World
+from streams.http.oidc import Login
 
 ALGORITHM: Final = "EdDSA"
 MAX_TOKEN: Final = 4096
@@ -132,27 +133,32 @@ def _require_agent(name: str, directory: Directory | None) -> None:
         raise UnknownCallerError(f"{name} is not an active agent of the directory")
 
 
-def by_account(account: AccountRef, directory: Directory | None, until: int, *, is_human: bool) -> Caller:
-    """The person, or the agent without a key, who has this account. UnknownCallerError when nobody active has.
+def by_account(login: Login, directory: Directory | None) -> Caller:
+    """The person, or the agent without a key, whose login this is. UnknownCallerError when nobody active has it.
 
-    Of a person, a human must have logged in for it; of an agent, nobody may: its client got the token for itself.
+    Of a person, a human must have logged in for the token; of an agent, its client must have got it for itself.
     """
     if directory is None:
         raise UnknownCallerError("there is no directory yet: nobody is known")
-    holder = _holder(account, directory)
+    holder = _holder(login.account, directory)
     if holder is None:
-        whose = "person" if is_human else "agent"
+        seen = "" if login.is_human else " (the token shows no login, so it would be an agent's)"
         raise UnknownCallerError(
-            f"no {whose} of the directory has this account; an administrator can add it (`keyturn directory apply`)"
+            f"nobody of the directory has this account{seen}; an administrator can add it (`keyturn directory apply`)"
         )
-    if isinstance(holder, Agent) and is_human:
-        raise UnknownCallerError(f"somebody logged in by the account of the agent {holder.id}: people have their own")
-    if isinstance(holder, Person) and not is_human:
-        raise UnknownCallerError("a client's own token is nobody's login: a person logs in")
+    if isinstance(holder, Agent) and not login.is_client:
+        raise UnknownCallerError(
+            f"this is the account of the agent {holder.id}, and the token is not one that its client got for itself "
+            "(RFC 9068: `sub` is `client_id`, and there is no auth_time, amr or act)"
+        )
+    if isinstance(holder, Person) and not login.is_human:
+        raise UnknownCallerError(
+            "the token does not say that somebody logged in (auth_time, and another `sub` than the client's): log in"
+        )
     if not holder.is_active:
         raise UnknownCallerError(f"{holder.id} is not active in the directory")
-    subject = Subject(type="person" if is_human else "agent", id=holder.id)
-    return Caller(subject, until, account=account)
+    subject = Subject(type="agent" if isinstance(holder, Agent) else "person", id=holder.id)
+    return Caller(subject, 1000 * login.expires_at, account=login.account)
 
 
 def _holder(account: AccountRef, directory: Directory) -> Person | Agent | None:

@@ -238,13 +238,15 @@ def gaps(known: Directory) -> tuple[str, ...]:
         for agent in keyless
         if not agent.gateways
     ]
-    shown = {key.holder: set(key.providers) for key in doors if key.role == "gateway"}
     found += [
-        f"agents: {agent.id} has no key, and no `accounts` of a provider that one of its `gateways` vouches for: the "
-        "gateway that is shipped cannot recognise it"
+        f"agents: {agent.id} has no key and no `accounts`: the gateway that is shipped cannot recognise it"
         for agent in keyless
-        if agent.gateways
-        and not any(account.provider in shown.get(door, ()) for door in agent.gateways for account in agent.accounts)
+        if agent.gateways and not agent.accounts
+    ]
+    found += [
+        f"agents: {agent.id} has a key, and `accounts` by which whoever holds a token of its client can ask, too"
+        for agent in known.agents
+        if agent.is_active and agent.id in holders and agent.accounts and agent.gateways
     ]
     if not any(group.id == "operators" and (group.members or group.is_synced) for group in known.groups):
         found.append("groups: `operators` has no members: nobody can resolve an `unknown` of an automatic act")

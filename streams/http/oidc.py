@@ -60,6 +60,9 @@ class Login:
     #: Whether a human logged in for it. A client's own token (client credentials) says `sub` = `client_id` and knows
     #: no time of login.
     is_human: bool
+    #: Whether a client got it for itself (RFC 9068, 2.2: then `sub` is the client). Nobody logged in, and the client
+    #: acts for nobody.
+    is_client: bool
     #: Unix seconds; whoever holds something open for this login ends it then.
     expires_at: int
 
@@ -266,6 +269,9 @@ def _login(token: str, claims: Mapping[str, Any]) -> Login:
                 amr=tuple(amr),
             ),
             is_human=auth_time is not None and claims["sub"] != claims["client_id"],
+            is_client=claims["sub"] == claims["client_id"]
+            and not amr
+            and claims.keys().isdisjoint({"auth_time", "act"}),
             expires_at=claims["exp"],
         )
     except ValidationError as exc:

@@ -38,7 +38,7 @@ from schemas.records import (
 from schemas.snapshots import Agent, Directory, Person
 from schemas.world import World
 from streams.facts import FactSource
-from streams.http.oidc import Keys, Verifier
+from streams.http.oidc import Keys, Login, Verifier
 from streams.sayings import NotRecordedError
 from tests.broker import builders
 from tests.broker.builders import REALM, T0, an_intent, signer
@@ -238,6 +238,10 @@ class Door:
     def as_(self, person: str, **more: Any) -> dict[str, str]:
         token = self.issuer.token_for(person, **({"audience": AUDIENCE} | more))
         return {"Authorization": f"Bearer {token}"}
+
+    async def login(self, headers: dict[str, str]) -> Login:
+        """What the gateway makes of this token."""
+        return await self.gateway._login(headers["Authorization"].removeprefix("Bearer "))
 
     def client(self, agent: str, **claims: Any) -> dict[str, str]:
         """The token that an agent's OAuth client got for itself (RFC 9068, 2.2)."""

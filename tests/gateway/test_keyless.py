@@ -55,6 +55,12 @@ async def test_an_agent_that_lists_no_gateway_is_told_what_to_fill_and_nothing_i
         ("stranger", {}),
         # Somebody logged in by the agent's account: not the client itself.
         ("courier", {"client_id": "keyturn-cli", "auth_time": builders.T0 // 1000}),
+        # Another client, with a user whose `sub` is the agent's.
+        ("courier", {"client_id": "portal"}),
+        # Somebody logged in, or the client acts for somebody.
+        ("courier", {"auth_time": builders.T0 // 1000}),
+        ("courier", {"amr": ["pwd"]}),
+        ("courier", {"act": {"sub": "sub-ben"}}),
         # A client's own token that carries a person's account.
         ("courier", {"sub": "sub-ben", "client_id": "sub-ben"}),
     ],
@@ -68,18 +74,19 @@ async def test_whose_token_it_is_not_exactly_gets_nothing(door: Door, agent: str
 
 
 async def test_a_login_taken_from_its_holder_ends_what_is_held_open(door: Door) -> None:
-    world, issuer = door.book.world, door.issuer.url
+    world = door.book.world
     assert world.directory is not None
     courier = next(agent for agent in world.directory.agents if agent.id == "courier")
     ben = named(world, "ben")
     now = door.clock[0]
-    for holder, is_human in ((courier, False), (ben, True)):
-        caller = callers.by_account(holder.accounts[0], world.directory, now + 1, is_human=is_human)
+    for holder, token in ((courier, door.client("courier")), (ben, door.as_("ben"))):
+        login = await door.login(token)
+        caller = callers.by_account(login, world.directory)
+        assert caller.subject.id == holder.id
         assert callers.is_still(caller, world, now)
-        assert not callers.is_still(caller, world, now + 1)
+        assert not callers.is_still(caller, world, 1000 * login.expires_at)
         bare = holder.model_copy(update={"accounts": ()})
         agents = tuple(bare if each.id == bare.id else each for each in world.directory.agents)
         persons = tuple(bare if each.id == bare.id else each for each in world.directory.persons)
         then = builders.changed(world, Directory, agents=agents, persons=persons)
         assert not callers.is_still(caller, then, now)
-    assert issuer == courier.accounts[0].provider

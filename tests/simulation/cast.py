@@ -86,6 +86,11 @@ FIRST: tuple[Snapshot, ...] = (
 )
 
 
+def behind(directory: Directory) -> frozenset[str]:
+    """Who stands behind the agent in this version, near enough for who tries what."""
+    return frozenset(each for agent in directory.agents if agent.id == BOT for each in (*agent.owners, *agent.users))
+
+
 _FOLLOWING: dict[tuple[str, str, int], Snapshot] = {}
 _SIGNED: dict[str, Statement] = {}
 

@@ -88,6 +88,7 @@ OFTEN: tuple[str, ...] = (
     "unknown -> failed",
     "unknown -> succeeded",
     "unknown -> unknown",
+    "world: a leaver says yes",
     "world: groups",
     "world: keys",
     "world: owners",

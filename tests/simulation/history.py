@@ -165,6 +165,8 @@ class History:
         self.waiting: dict[str, dict[str, Any]] = {}
         self.executors: dict[str, Host] = {}
         self.asked: dict[str, set[str]] = {}
+        #: Who stood behind the agent once and does so no longer.
+        self.left: frozenset[str] = frozenset()
         #: Of each `unknown`, how often somebody tried to resolve it.
         self.resolving: Counter[str] = Counter()
         self._signed: list[Fetched] = []
@@ -291,14 +293,29 @@ class History:
             return
         document, choices = cast.CHANGES[kind]
         topic = document.__name__.lower()
+        before = cast.behind(self.documents["directory"])
         self._publish(cast.next_version(self.documents[topic], kind, self.random.randrange(len(choices))))
         self.reached[f"world: {kind}"] += 1
+        after = cast.behind(self.documents["directory"])
+        self.left = (self.left | before) - after
+        if before - after:
+            for row in list(self.waiting.values()):
+                self._leavers_say_yes(row, canonical.digest_of(row["question"]))
         if kind == "roster":
             for row in list(self.waiting.values()):
                 if self.random.random() < self.theme.clicks_at_changes:
                     question = canonical.digest_of(row["question"])
                     who = self.random.choice(SEATED["oncall:night"])
                     self._later(0.03, self._click, row, question, Click(who, Verdict.APPROVE, Channel.API, 0))
+
+    def _leavers_say_yes(self, row: dict[str, Any], question: str) -> None:
+        """Nobody leaves the circle by leaving (law 2): who stood behind the agent tries."""
+        if not self.theme.leavers_click:
+            return
+        for who in sorted(self.left):
+            if self.random.random() < self.theme.leavers_click:
+                self.reached["world: a leaver says yes"] += 1
+                self._later(2, self._click, row, question, Click(who, Verdict.APPROVE, Channel.API, 0))
 
     # ------------------------------------------------------------ processes
 
@@ -556,6 +573,7 @@ class History:
         known.add(question)
         if len(known) > 1:
             self.reached["asked again"] += 1
+        self._leavers_say_yes(row, question)
         expires_at = row.get("expires_at", 0)
         for click in self.theme.clicks(self.random, row):
             at = click.at(self.loop.now_ms, expires_at)

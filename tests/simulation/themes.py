@@ -83,6 +83,8 @@ class Theme:
     freezes_actor: float = 0.0
     #: Somebody clicks in the very moment in which a roster changes.
     clicks_at_changes: float = 0.0
+    #: Who stood behind the agent and does so no longer says yes.
+    leavers_click: float = 0.0
 
     def action(self, random: Random) -> str:
         return random.choice(self.actions)
@@ -243,8 +245,9 @@ THEMES: tuple[Theme, ...] = (
         intake_seconds=8.0,
         intake_is_behind=0.5,
         strangers=0.6,
-        seconds=40,
+        seconds=25,
         storm=0.2,
+        leavers_click=0.8,
     ),
     Theme(
         "8 rosters change",

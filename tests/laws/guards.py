@@ -24,7 +24,11 @@ MODULES = {
 """Modules, and what their guards raise."""
 
 TESTS = {
-    "broker.lifecycle": ("tests/broker/test_lifecycle_table.py", "tests/broker/test_interleavings.py"),
+    "broker.lifecycle": (
+        "tests/broker/test_lifecycle_table.py",
+        "tests/broker/test_interleavings.py",
+        "tests/broker/test_restored.py",
+    ),
     "schemas.classification": ("tests/broker/test_classification.py", "tests/broker/test_lifecycle_table.py"),
     "executors.checking": ("tests/executors/test_checking.py",),
     "broker.core.order": ("tests/broker/test_order.py",),

@@ -25,6 +25,7 @@ MAY_SIGN: Final[dict[str, frozenset[Role]]] = {
     records.JournalEntry.TYPE: frozenset({"executor"}),
     records.Decision.TYPE: frozenset({"notifier"}),
     records.Resolution.TYPE: frozenset({"notifier"}),
+    records.ShownCard.TYPE: frozenset({"notifier"}),
     records.Tick.TYPE: frozenset({"core"}),
     records.PlanRequest.TYPE: frozenset({"core"}),
     records.PendingApproval.TYPE: frozenset({"core"}),
@@ -158,6 +159,8 @@ class Authority:
                 return bool(body.get("executor") == key.holder)
             case records.Decision.TYPE | records.Resolution.TYPE:
                 return vouches(key, body)
+            case records.ShownCard.TYPE:
+                return key.channel is not None and body.get("channel") == key.channel
             case _:
                 return True
 

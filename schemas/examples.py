@@ -197,6 +197,15 @@ ROW: Final = r.PendingApproval(
     changed=VOTE.source,
     changed_at=VOTE.log_time,
 )
+SHOWN_CARD: Final = r.ShownCard(
+    intent=INTENT_ID,
+    question=QUESTION.digest,
+    channel=DECISION.channel,
+    place="C0123456789",
+    message="1767225600.000100",
+    payload=DECISION.card,
+    offers_approve=True,
+)
 STATUS: Final = r.IntentStatus(intent=INTENT_ID, phase=r.Phase.PENDING, at=VOTE.log_time)
 PROGRESS: Final = r.Progress(
     partition=PARTITION,
@@ -335,6 +344,7 @@ TOLD_BY: Final[tuple[tuple[Record, str], ...]] = (
     (STATUS, "core"),
     (DECISION, "notifier"),
     (RESOLUTION, "notifier"),
+    (SHOWN_CARD, "notifier"),
     (APPROVED, "core"),
     (CLAIM, "executor"),
     (GRANT, "core"),

@@ -729,6 +729,33 @@ class ChainHead(Part):
     digest: Digest | None = None
 
 
+class ShownCard(Record):
+    """Which card stands where. Topic `cards`, key `<channel>/<place>/<intent>/<first digits of the question>`.
+
+    Written before a message is put anywhere (`message` is absent then: it may be there, or not), after that, and
+    whenever the message looks another way. The newest record of a key is all that counts.
+    """
+
+    TYPE: ClassVar[str] = "keyturn.card.v1"
+    MAX_BYTES: ClassVar[int] = 8 * 1024
+
+    intent: IntentId
+    question: Digest
+    channel: Channel
+    #: The product's id of the place: a Slack channel, a Teams conversation.
+    place: Identifier
+    #: The product's id of the message there.
+    message: Identifier | None = None
+    #: SHA-256 of what was sent; absent until anything was.
+    payload: Digest | None = None
+    #: Whether it offers Approve.
+    offers_approve: bool = False
+    #: How many reminders stand below it.
+    reminders: Count = 0
+    #: Whether nobody can write to it any more: it was deleted, or the place is closed to us.
+    is_gone: bool = False
+
+
 class Progress(Record):
     """Where one core partition is: positions, versions, chain head, counters. Topic `pending`, key `progress`.
 

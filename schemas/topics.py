@@ -306,6 +306,7 @@ CARDS: Final = _topic(
     _C.COMPACT,
     {_P.NOTIFIER},
     {_P.NOTIFIER, _P.AUDITOR},
+    _r.ShownCard,
     is_partitioned=False,
 )
 VAULT: Final = _topic(
